@@ -41,7 +41,7 @@ int main() {
         }
       });
     }
-    for (long i = 1; i <= 3000; ++i) {
+    for (long i = 1; i <= 500; ++i) {
       domain.retire(current.exchange(new Object(i)));
       domain.reclaim();
     }
