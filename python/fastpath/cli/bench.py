@@ -1,0 +1,124 @@
+"""``fastpath bench``: run the suites of `benches/` and show them as one table, JSON and plots."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastpath.cli.output import print_json, table
+from fastpath.errors import NotSupported
+
+EXAMPLES = {"bench": "  fastpath bench fib balancer"}
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """Options of `bench`."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="suites, such as fib (default: all)")
+    parser.add_argument("--out", metavar="DIR", help="where JSON and plots go (default: benches/results)")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+
+
+def benches_folder() -> Path:
+    """The folder `benches/` of the checkout that this package runs from, or of the current directory."""
+    for root in (Path(__file__).parents[3], Path.cwd()):
+        if (root / "benches" / "conftest.py").is_file():
+            return root / "benches"
+    raise NotSupported("the benchmarks live in the source tree: run `fastpath bench` in a checkout")
+
+
+def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a benchmark: nanoseconds an operation (median), spread, and operations a second."""
+    rows = []
+    for bench in results["benchmarks"]:
+        operations = bench["extra_info"].get("operations", 1)
+        median = bench["stats"]["median"] / operations
+        rows.append(
+            {
+                "suite": Path(bench["fullname"].split("::")[0]).stem.removeprefix("bench_"),
+                "group": bench["group"] or "",
+                "name": bench["name"].removeprefix("test_"),
+                "ns": median * 1e9,
+                "spread": bench["stats"]["iqr"] / bench["stats"]["median"] if bench["stats"]["median"] else 0.0,
+                "per_s": 1 / median if median else 0.0,
+            }
+        )
+    fastest_peer: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if "fastpath" not in row["name"]:
+            key = (row["suite"], row["group"])
+            fastest_peer[key] = min(row["ns"], fastest_peer.get(key, row["ns"]))
+    for row in rows:
+        peer = fastest_peer.get((row["suite"], row["group"]))
+        row["ratio"] = peer / row["ns"] if peer and "fastpath" in row["name"] else None
+    return sorted(rows, key=lambda row: (row["suite"], row["group"], row["ns"]))
+
+
+def plot(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """One bar chart a suite; returns the files. Without matplotlib there are none."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    files = []
+    for suite in sorted({row["suite"] for row in rows}):
+        mine = [row for row in rows if row["suite"] == suite][::-1]
+        figure, axes = plt.subplots(figsize=(10, 0.28 * len(mine) + 1.2), layout="constrained")
+        colours = ["tab:blue" if "fastpath" in row["name"] else "tab:gray" for row in mine]
+        axes.barh([f"{row['group']}: {row['name']}" for row in mine], [row["ns"] for row in mine], color=colours)
+        axes.set_xscale("log")
+        axes.set_xlabel("nanoseconds an operation (median, log scale; shorter is faster)")
+        axes.set_title(f"{suite}: fastpath (blue) beside its peers (grey)")
+        axes.tick_params(axis="y", labelsize=7)
+        files.append(folder / f"{suite}.png")
+        figure.savefig(files[-1], dpi=120)
+        plt.close(figure)
+    return files
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the suites with pytest-benchmark in a process of their own."""
+    if importlib.util.find_spec("pytest_benchmark") is None:
+        raise NotSupported("the benchmarks need an extra: pip install 'fastpath[bench]'")
+    benches = benches_folder()
+    available = {path.stem.removeprefix("bench_"): path for path in sorted(benches.glob("bench_*.py"))}
+    unknown = [name for name in options.names if name not in available]
+    if unknown:
+        raise ValueError(f"no benchmark {unknown[0]!r}; there are: {', '.join(available)}")
+    out = Path(options.out) if options.out else benches / "results"
+    out.mkdir(parents=True, exist_ok=True)
+    output = out / "results.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", "--benchmark-only"]
+    command += ["--benchmark-quiet", f"--benchmark-json={output}"]
+    command += [str(available[name]) for name in options.names or available]
+    # Rows are the answer; pytest's own lines are progress.
+    status = subprocess.run(command, stdout=sys.stderr, cwd=benches.parent, check=False).returncode
+    if not output.is_file() or not output.stat().st_size:
+        return 1
+    rows = rows_of(json.loads(output.read_text()))
+    plots = plot(rows, out)
+    if options.json:
+        print_json({"rows": rows, "plots": [str(path) for path in plots]})
+    else:
+        shown = [
+            [
+                row["suite"],
+                row["group"],
+                row["name"],
+                f"{row['ns']:,.1f}",
+                f"±{row['spread']:.0%}",
+                f"{row['per_s'] / 1e6:,.2f}",
+                f"{row['ratio']:.2f}x" if row["ratio"] else "",
+            ]
+            for row in rows
+        ]
+        print(table(["suite", "what", "who", "ns", "spread", "M/s", "vs best peer"], shown))
+        print(f"\n{output}", *plots, sep="\n")
+    return 0 if status == 0 else 1
