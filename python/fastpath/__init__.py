@@ -34,14 +34,32 @@ _HOME = {
     "balance": ["Backend", "Balancer", "Change", "Explanation"],
     "build": ["build_info"],
     "dns": ["Answer", "DnsServer", "Resolver"],
-    "errors": ["NXDOMAIN", "CapacityError", "Error", "NoAnswer", "NotSupported", "ResolveError", "StoreError"],
+    "errors": [
+        "NXDOMAIN",
+        "CapacityError",
+        "Error",
+        "NoAnswer",
+        "NotSupported",
+        "ResolveError",
+        "StoreError",
+    ],
     "hashing": ["hash64", "hash64_many"],
     "registry": ["Changes", "Instance", "Registry"],
     "switch": ["Port", "Switch"],
     "tables": ["ExactTable", "Fdb", "Fib", "ForwardingTable"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = {"addresses", "balance", "build", "data", "dns", "errors", "hashing", "reference", "registry"} | {
+_SUBMODULES = {
+    "addresses",
+    "balance",
+    "build",
+    "data",
+    "dns",
+    "errors",
+    "hashing",
+    "reference",
+    "registry",
+} | {
     "switch",
     "tables",
 }

@@ -43,7 +43,9 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "group": bench["group"] or "",
                 "name": bench["name"].removeprefix("test_"),
                 "ns": median * 1e9,
-                "spread": bench["stats"]["iqr"] / bench["stats"]["median"] if bench["stats"]["median"] else 0.0,
+                "spread": bench["stats"]["iqr"] / bench["stats"]["median"]
+                if bench["stats"]["median"]
+                else 0.0,
                 "per_s": 1 / median if median else 0.0,
             }
         )
@@ -72,7 +74,9 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
         mine = [row for row in rows if row["suite"] == suite][::-1]
         figure, axes = plt.subplots(figsize=(10, 0.28 * len(mine) + 1.2), layout="constrained")
         colours = ["tab:blue" if "fastpath" in row["name"] else "tab:gray" for row in mine]
-        axes.barh([f"{row['group']}: {row['name']}" for row in mine], [row["ns"] for row in mine], color=colours)
+        axes.barh(
+            [f"{row['group']}: {row['name']}" for row in mine], [row["ns"] for row in mine], color=colours
+        )
         axes.set_xscale("log")
         axes.set_xlabel("nanoseconds an operation (median, log scale; shorter is faster)")
         axes.set_title(f"{suite}: fastpath (blue) beside its peers (grey)")
@@ -95,7 +99,17 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else benches / "results"
     out.mkdir(parents=True, exist_ok=True)
     output = out / "results.json"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=0", "--benchmark-only"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "timeout=0",
+        "--benchmark-only",
+    ]
     command += ["--benchmark-quiet", f"--benchmark-json={output}"]
     command += [str(available[name]) for name in options.names or available]
     # Rows are the answer; pytest's own lines are progress.

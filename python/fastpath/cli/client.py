@@ -32,10 +32,18 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("id")
     elif command == "resolve":
         parser.add_argument("name", help="a service, or a DNS name below the domain")
-        parser.add_argument("--type", default="A", type=str.upper, choices=["A", "AAAA", "SRV", "PTR", "TXT", "SOA", "NS", "ANY"])
+        parser.add_argument(
+            "--type",
+            default="A",
+            type=str.upper,
+            choices=["A", "AAAA", "SRV", "PTR", "TXT", "SOA", "NS", "ANY"],
+        )
         parser.add_argument("--tag")
     parser.add_argument(
-        "--control", default=str(control.default_path()), metavar="PATH", help="socket of `serve` (default: %(default)s)"
+        "--control",
+        default=str(control.default_path()),
+        metavar="PATH",
+        help="socket of `serve` (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print data as JSON")
 

@@ -1,7 +1,7 @@
 """The control socket of a running `serve`: JSON, a line each way, over a Unix socket.
 
-A request is ``{"call": name, ...arguments}``; the answer ``{"ok": value}`` or ``{"error": text}``. Who may open
-the socket's file (mode 0600) may call: there is no other authentication.
+A request is ``{"call": name, ...arguments}``; the answer ``{"ok": value}`` or ``{"error": text}``. Who may
+open the socket's file (mode 0600) may call: there is no other authentication.
 """
 
 from __future__ import annotations
@@ -74,14 +74,18 @@ class ControlServer:
                 except ConnectionRefusedError:
                     self.path.unlink()
                 else:
-                    raise ValueError(f"another fastpath is serving on {self.path}; stop it or use --control PATH")
+                    raise ValueError(
+                        f"another fastpath is serving on {self.path}; stop it or use --control PATH"
+                    )
         before = os.umask(0o177)
         try:
             self._server = _Server(str(self.path), _Handler)
         finally:
             os.umask(before)
         self._server.calls = calls
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="fastpath-control", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="fastpath-control", daemon=True
+        )
 
     def start(self) -> None:
         """Begin to answer."""
@@ -99,7 +103,9 @@ class ControlServer:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -135,5 +141,7 @@ class ControlClient:
     def __enter__(self) -> ControlClient:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

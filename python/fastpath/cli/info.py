@@ -40,9 +40,9 @@ def _tap() -> str:
 
 def _unshare(flags: str) -> str:
     """Empty, or why new namespaces cannot be made; tried in a process of its own."""
-    code = f"import ctypes, sys; sys.exit(ctypes.CDLL(None, use_errno=True).unshare({flags}) and ctypes.get_errno())"
-    status = subprocess.run([sys.executable, "-c", code], check=False, timeout=20).returncode
-    return os.strerror(status) if status else ""
+    code = f"from fastpath.cli.demo.isolation import unshare; unshare({flags})"
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=20, capture_output=True, text=True)
+    return done.stderr.strip().rpartition("] ")[2] if done.returncode else ""
 
 
 def _packet_socket() -> str:
@@ -72,7 +72,9 @@ def availability() -> list[dict[str, object]]:
         if importlib.util.find_spec(module) is None:
             rows.append({"what": what, "available": False, "why": f"pip install {package}"})
         else:
-            rows.append({"what": what, "available": True, "why": f"{package} {importlib.metadata.version(package)}"})
+            rows.append(
+                {"what": what, "available": True, "why": f"{package} {importlib.metadata.version(package)}"}
+            )
     return rows
 
 

@@ -32,7 +32,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         "--routes",
         required=True,
         metavar="FILE",
-        help="a prefix a line, then optionally blanks and its next hop; '#' begins a comment; .gz is unpacked",
+        help="a prefix a line, then optionally its next hop; '#' begins a comment; .gz is unpacked",
     )
     parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="default: standard input, one a line")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -127,7 +127,10 @@ def run(options: argparse.Namespace) -> int:
         ids, wrong = _ids(fib, addresses)
         for position in wrong:
             text = addresses[position].decode(errors="replace")
-            print(f"fastpath lookup: address {read + position + 1}: {text!r} is not an IP address", file=sys.stderr)
+            print(
+                f"fastpath lookup: address {read + position + 1}: {text!r} is not an IP address",
+                file=sys.stderr,
+            )
             status = 1
         skipped = set(wrong)
         answers = [lines[i] for i in ids.tolist()]
@@ -137,7 +140,11 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             for address, line in pairs:
                 prefix, _, next_hop = line.decode(errors="replace").partition("\t")
-                answer = {"address": address.decode(), "prefix": None if line == MISS else prefix, "next_hop": next_hop or None}
+                answer = {
+                    "address": address.decode(),
+                    "prefix": None if line == MISS else prefix,
+                    "next_hop": next_hop or None,
+                }
                 out.write(json.dumps(answer).encode() + b"\n")
         else:
             out.write(b"".join(b"%b\t%b\n" % pair for pair in pairs))

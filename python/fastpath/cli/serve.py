@@ -24,16 +24,23 @@ EXAMPLES = {"serve": "  fastpath serve --dns 127.0.0.1:8600 --data registry.db -
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """Options of `serve`."""
     parser.add_argument("--dns", default="127.0.0.1:8600", metavar="HOST:PORT", help="default: %(default)s")
-    parser.add_argument("--domain", default="consul", help="names are answered below it (default: %(default)s)")
+    parser.add_argument(
+        "--domain", default="consul", help="names are answered below it (default: %(default)s)"
+    )
     parser.add_argument("--datacenter", default="dc1", help="default: %(default)s")
-    parser.add_argument("--data", metavar="PATH", help="keep the registry in this SQLite file (default: memory)")
+    parser.add_argument(
+        "--data", metavar="PATH", help="keep the registry in this SQLite file (default: memory)"
+    )
     parser.add_argument(
         "--load",
         metavar="FILE",
         help='register what this JSON lists: [{"service": ..., "address": ..., "port": ...}, ...]',
     )
     parser.add_argument(
-        "--control", default=str(control.default_path()), metavar="PATH", help="Unix socket (default: %(default)s)"
+        "--control",
+        default=str(control.default_path()),
+        metavar="PATH",
+        help="Unix socket (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print what is listening as JSON")
 
@@ -69,7 +76,9 @@ def calls_of(registry: Registry, resolver: Resolver) -> Mapping[str, Callable[..
         for name, tags in registry.services().items():
             instances = registry.instances(name, healthy=False)
             healthy = registry.instances(name)
-            rows.append({"service": name, "instances": len(instances), "healthy": len(healthy), "tags": sorted(tags)})
+            rows.append(
+                {"service": name, "instances": len(instances), "healthy": len(healthy), "tags": sorted(tags)}
+            )
         return rows
 
     def instances(service: str, healthy: bool = True) -> list[dict[str, Any]]:
@@ -80,7 +89,11 @@ def calls_of(registry: Registry, resolver: Resolver) -> Mapping[str, Callable[..
 
     def query(name: str, rdtype: str = "A") -> dict[str, Any]:
         answer = resolver.query(name, rdtype)
-        return {"records": [str(r) for r in answer.records], "ttl_s": answer.ttl_s, "revision": answer.revision}
+        return {
+            "records": [str(r) for r in answer.records],
+            "ttl_s": answer.ttl_s,
+            "revision": answer.revision,
+        }
 
     return {
         "register": register,
@@ -125,11 +138,18 @@ def run(options: argparse.Namespace) -> int:
         loaded = load(registry, options.load) if options.load else 0
         calls = calls_of(registry, resolver)
         with DnsServer(resolver, host=host, port=port) as dns, control.ControlServer(options.control, calls):
-            facts = {"dns": f"{host}:{dns.port}", "control": options.control, "data": options.data, "loaded": loaded}
+            facts = {
+                "dns": f"{host}:{dns.port}",
+                "control": options.control,
+                "data": options.data,
+                "loaded": loaded,
+            }
             if options.json:
                 print_json(facts)
             else:
-                print(f"DNS on {facts['dns']} (UDP, TCP), control on {options.control}, {loaded} loaded; Ctrl-C stops")
+                print(
+                    f"DNS on {facts['dns']} (UDP, TCP), control on {options.control}, {loaded} loaded; Ctrl-C stops"
+                )
             sys.stdout.flush()
             stopped.wait()
     return 0
