@@ -39,8 +39,8 @@ HEADERS = sorted(glob.glob(f"{CORE}/include/fastpath/**/*.hpp", recursive=True))
 
 
 def core_sources(noun: str) -> list[str]:
-    """Cold code and kernels of one noun: core/NOUN*.cpp and core/kernels/NOUN_*.cpp."""
-    return sorted(glob.glob(f"{CORE}/core/{noun}*.cpp")) + sorted(glob.glob(f"{CORE}/core/kernels/{noun}_*.cpp"))
+    """Cold code and kernels of one noun."""
+    return sorted(glob.glob(f"{CORE}/core/{noun}*.cpp") + glob.glob(f"{CORE}/core/kernels/{noun}_*.cpp"))
 
 
 def cython_extension(pyx: Path) -> Extension:
@@ -49,7 +49,11 @@ def cython_extension(pyx: Path) -> Extension:
         f"fastpath.{pyx.stem}",
         [str(pyx), *core_sources(noun)],
         include_dirs=[f"{CORE}/include", numpy.get_include()],
-        depends=[*HEADERS, *glob.glob(f"{CORE}/core/**/*.hpp", recursive=True), *glob.glob(f"{CORE}/*.px[di]")],
+        depends=[
+            *HEADERS,
+            *glob.glob(f"{CORE}/core/**/*.hpp", recursive=True),
+            *glob.glob(f"{CORE}/_*.px[di]"),
+        ],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=[*COMPILE, "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-cpp"],
         extra_link_args=list(LINK),

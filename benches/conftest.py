@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fastpath.data import bgp_prefixes_path
 
 SEED = 20260101
@@ -32,12 +33,12 @@ def bgp_text() -> bytes:
 
 @pytest.fixture
 def measure(benchmark: Any) -> Callable[..., Any]:
-    """`measure(function, *arguments, operations=n)`: time a call that makes n operations; returns its result."""
+    """`measure(function, *arguments, operations=n)` times a call that makes n operations."""
 
-    def run(function: Callable[..., Any], *arguments: Any, operations: int = 1, rounds: int = 11) -> Any:
+    def run(function: Callable[..., Any], *arguments: Any, operations: int = 1) -> Any:
         benchmark.extra_info["operations"] = operations
         if operations > 1000:
-            return benchmark.pedantic(function, args=arguments, rounds=rounds, warmup_rounds=1)
+            return benchmark.pedantic(function, args=arguments, rounds=11, warmup_rounds=1)
         return benchmark(function, *arguments)
 
     return run

@@ -41,7 +41,9 @@ def _tap() -> str:
 def _unshare(flags: str) -> str:
     """Empty, or why new namespaces cannot be made; tried in a process of its own."""
     code = f"from fastpath.cli.demo.isolation import unshare; unshare({flags})"
-    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=20, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, timeout=20, capture_output=True, text=True
+    )
     return done.stderr.strip().rpartition("] ")[2] if done.returncode else ""
 
 

@@ -147,9 +147,7 @@ def run(options: argparse.Namespace) -> int:
             if options.json:
                 print_json(facts)
             else:
-                print(
-                    f"DNS on {facts['dns']} (UDP, TCP), control on {options.control}, {loaded} loaded; Ctrl-C stops"
-                )
+                print(f"DNS on {facts['dns']} (UDP, TCP), control on {options.control}, {loaded} loaded")
             sys.stdout.flush()
             stopped.wait()
     return 0

@@ -197,7 +197,8 @@ def network(story: Story) -> tuple[str, dict[str, Any]]:
     }
     expect(all(min(c.values()) >= result["sent"] for c in counters.values()), f"counters too low: {counters}")
     rtt = sorted(result["rtt_ms"])[len(result["rtt_ms"]) // 2]
-    text = f"{len(ADDRESS)} containers; container1 -> container2: {result['received']}/{result['sent']} replies, {rtt:.2f} ms"
+    replies = f"{result['received']}/{result['sent']} replies, {rtt:.2f} ms"
+    text = f"{len(ADDRESS)} containers; container1 -> container2: {replies}"
     details = [f"{name}: {c['rx_packets']} frames in, {c['tx_packets']} out" for name, c in counters.items()]
     return "\n".join([text, *details, *pairs]), {"ping": result, "pairs": pairs, "counters": counters}
 
@@ -305,8 +306,8 @@ def routing(story: Story) -> tuple[str, dict[str, Any]]:
     rate = len(addresses) / lookup_s / 1e6
     hits = np.count_nonzero(ids) / max(len(ids), 1)
     text_out = (
-        f"{routes:,} prefixes loaded in {load_s:.2f} s; {len(addresses):,} addresses in {lookup_s * 1000:.0f} ms "
-        f"= {rate:.0f} million a second, {hits:.0%} routed"
+        f"{routes:,} prefixes loaded in {load_s:.2f} s; {len(addresses):,} addresses looked up at "
+        f"{rate:.0f} million a second, {hits:.0%} routed"
     )
     return text_out, {"routes": routes, "load_s": load_s, "million_per_s": rate, "hits": float(hits)}
 
