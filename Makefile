@@ -34,7 +34,7 @@ sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over th
 	$(VENV)/python -m pytest tests/native
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r python build/sanitize/python && rm -f build/sanitize/python/fastpath/*.so
-	FASTPATH_SANITIZE=address,undefined $(VENV)/python setup.py -q build_ext -j 2 \
+	FASTPATH_SANITIZE=address,undefined $(VENV)/python setup.py -q build_ext \
 	    --build-temp build/sanitize/temp --build-lib build/sanitize/python
 	nm -D build/sanitize/python/fastpath/_build*.so | grep -q __asan
 	LD_PRELOAD="$(ASAN)" PYTHONMALLOC=malloc PYTHONPATH=build/sanitize/python FASTPATH_SANITIZED=1 \

@@ -114,6 +114,7 @@ setup(
     packages=find_packages("python"),
     package_data={"fastpath": ["py.typed", "*.pyi", "data/*.gz", "data/LICENSE.*"]},
     ext_modules=extensions(),
+    options={"build_ext": {"parallel": os.cpu_count()}},
     cmdclass={"build_py": BuildPyWithHeaders},
     zip_safe=False,
 )

@@ -1,0 +1,147 @@
+"""The names and argument names that programs outside this repository rely on."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import fastpath
+from fastpath import addresses
+
+# class or function -> {method: leading argument names}; None: a property or attribute.
+CONTRACT: dict[Any, dict[str, list[str] | None]] = {
+    fastpath.Fib: {
+        "insert": ["prefix", "next_hop"],
+        "insert_many": ["prefixes", "next_hops"],
+        "delete": ["prefix"],
+        "delete_many": ["prefixes"],
+        "get": ["prefix"],
+        "lookup": ["address"],
+        "match": ["address"],
+        "lookup_many": ["addresses", "out", "default"],
+    },
+    fastpath.ExactTable: {
+        "insert": ["key", "value"],
+        "insert_many": ["keys", "values"],
+        "delete": ["key"],
+        "lookup": ["key"],
+        "lookup_many": ["keys", "out", "default"],
+    },
+    fastpath.ForwardingTable: {
+        "insert": ["source", "destination", "egress"],
+        "delete": ["source", "destination"],
+        "lookup": ["source", "destination"],
+        "lookup_many": ["sources", "destinations", "out"],
+    },
+    fastpath.Fdb: {
+        "learn": ["mac", "port", "vlan"],
+        "lookup": ["mac", "vlan"],
+        "learn_many": ["macs", "ports", "vlans"],
+        "lookup_many": ["macs", "vlans"],
+        "add_static": ["mac", "port", "vlan"],
+        "age": [],
+        "purge": ["port"],
+    },
+    fastpath.Balancer: {
+        "pick": ["key"],
+        "pick_many": None,
+        "add": None,
+        "remove": ["id"],
+        "update": ["backends"],
+        "set_weight": ["id"],
+        "set_healthy": ["id"],
+    },
+    fastpath.Registry: {
+        "register": [
+            "service",
+            "address",
+            "port",
+            "id",
+            "weight",
+            "tags",
+            "meta",
+            "zone",
+            "priority",
+            "ttl_s",
+            "check",
+        ],
+        "renew": ["id"],
+        "deregister": ["id"],
+        "set_health": ["id"],
+        "maintenance": ["id", "on", "reason"],
+        "drain": ["id", "deadline_s"],
+        "services": [],
+        "instances": ["service", "tag", "zone", "healthy"],
+        "watch": ["service", "since", "timeout_s"],
+        "awatch": None,
+        "balancer": ["service", "policy"],
+        "snapshot": [],
+        "close": [],
+        "revision": None,
+    },
+    fastpath.Resolver: {
+        "query": ["name", "rdtype"],
+        "resolve": ["service", "tag"],
+        "pick": ["service", "key"],
+        "respond": ["message", "max_size", "client"],
+    },
+    fastpath.DnsServer: {"start": [], "stop": [], "port": None, "stats": None},
+    fastpath.Switch: {
+        "attach": ["netns", "ifname", "address", "mac", "segment", "id"],
+        "attach_memory": [],
+        "detach": ["port"],
+        "start": [],
+        "stop": [],
+        "stats": [],
+        "ports": None,
+    },
+}
+
+
+def arguments_of(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+@pytest.mark.parametrize("noun", CONTRACT, ids=lambda noun: noun.__name__)
+def test_methods_and_argument_names(noun: type) -> None:
+    for name, arguments in CONTRACT[noun].items():
+        member = getattr(noun, name)
+        if arguments is not None:
+            assert arguments_of(member)[: len(arguments)] == arguments, f"{noun.__name__}.{name}"
+
+
+@pytest.mark.parametrize("noun", CONTRACT, ids=lambda noun: noun.__name__)
+def test_public_members_are_documented(noun: type) -> None:
+    undocumented = [
+        name
+        for name, member in inspect.getmembers(noun)
+        if not name.startswith("_") and callable(member) and not (member.__doc__ or "").strip()
+    ]
+    assert not undocumented
+    assert (noun.__doc__ or "").strip()
+
+
+def test_every_public_name_is_there() -> None:
+    for name in fastpath.__all__:
+        assert getattr(fastpath, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = fastpath.Nonsense
+    assert set(fastpath.__all__) <= set(dir(fastpath))
+
+
+def test_functions() -> None:
+    for name in ("parse_ipv4", "parse_ipv6", "format_ipv4", "format_ipv6"):
+        assert callable(getattr(addresses, name))
+    assert fastpath.hash64(b"") == 0x2D06800538D394C2
+    info = fastpath.build_info()
+    assert info["version"] == fastpath.__version__
+    assert info["isa_in_use"] in info["isa_supported"]  # type: ignore[operator]
+
+
+def test_errors_have_one_root() -> None:
+    for name in ("CapacityError", "ResolveError", "NotSupported", "StoreError"):
+        assert issubclass(getattr(fastpath, name), fastpath.Error)
+    assert issubclass(fastpath.NXDOMAIN, fastpath.ResolveError)
+    assert issubclass(fastpath.NoAnswer, fastpath.ResolveError)
