@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, SupportsIndex, TypeAlias
 
 Address: TypeAlias = str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
 Health: TypeAlias = Literal["passing", "warning", "critical"]
@@ -25,7 +25,7 @@ class ReadOnlyDict(dict[str, MetaValue]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("meta is read-only; register the instance again with other meta")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type[ReadOnlyDict], tuple[dict[str, MetaValue]]]:
         return ReadOnlyDict, (dict(self),)
@@ -43,9 +43,9 @@ def check_str(value: object, what: str) -> str:
 
 def check_int(value: object, what: str, low: int, high: int) -> int:
     """`value` as an int within `low` to `high`; a bool is none."""
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{what} must be an int, not {type(value).__name__}: {value!r}")
-    number = int(value.__index__())
+    number = value.__index__()
     if not low <= number <= high:
         raise ValueError(f"{what} must be {low} to {high}, not {number}")
     return number

@@ -1,0 +1,167 @@
+"""`DnsServer`: a resolver on UDP and TCP."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import threading
+import weakref
+from pathlib import Path
+from types import TracebackType
+
+from fastpath._engine import DnsListener
+from fastpath.dns.resolver import Resolver
+from fastpath.registry.types import check_int, check_seconds, check_str
+
+_running: weakref.WeakSet[DnsServer] = weakref.WeakSet()
+
+
+class DnsServer:
+    """Answers DNS on UDP and TCP, on two threads of its own that do not need the interpreter.
+
+    Parameters
+    ----------
+    resolver : Resolver
+        What answers. A name asked for the first time after a change of the registry is made ready in Python;
+        until the next change its answers come from C++ alone.
+    host : str
+        Address to listen on, "localhost", or a wildcard ("0.0.0.0", "::").
+    port : int
+        0 picks one that is free for both UDP and TCP; see `port`.
+    netns : str or os.PathLike, optional
+        Open the sockets in this network namespace: a name under ``/run/netns`` or a path such as
+        ``/proc/PID/ns/net``. The caller stays in its own; the sockets work on after the name is gone.
+    max_connections : int
+        Most TCP connections at a time; one more closes the one that is idle longest.
+    idle_s : float
+        A TCP connection without a complete query for so long is closed.
+
+    Raises
+    ------
+    OSError
+        From `start`: the address is taken, not of this machine, or not allowed, or the namespace cannot be
+        entered.
+
+    Notes
+    -----
+    ``with DnsServer(resolver) as server: ...`` starts and stops it; so do `start` and `stop`. TCP follows
+    RFC 7766: many queries on one connection, answered in order.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        host: str = "127.0.0.1",
+        port: int = 8600,
+        netns: str | os.PathLike[str] | None = None,
+        *,
+        max_connections: int = 256,
+        idle_s: float = 10.0,
+    ) -> None:
+        if not isinstance(resolver, Resolver):
+            raise TypeError(f"resolver must be a Resolver, not {type(resolver).__name__}: {resolver!r}")
+        self._resolver = resolver
+        self._host = _numeric(check_str(host, "host"))
+        self._port = check_int(port, "port", 0, 65535)
+        self._netns = _netns_path(netns)
+        self._max_connections = check_int(max_connections, "max_connections", 1, 65536)
+        self._idle_s = check_seconds(idle_s, "idle_s")
+        if self._idle_s > 86400:
+            raise ValueError(f"idle_s must be at most a day (86400), not {idle_s!r}")
+        self._lock = threading.Lock()
+        self._listener: DnsListener | None = None
+        self._stats: dict[str, int] = {}
+
+    @property
+    def host(self) -> str:
+        """The address that it listens on."""
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port: the one in use while it runs, otherwise the one asked for."""
+        listener = self._listener
+        return self._port if listener is None else listener.port
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters since the last start.
+
+        "queries" (of them "udp_queries" and "tcp_queries"), answers by rcode ("noerror", "nxdomain", ...),
+        "ignored" (no query at all), "truncated", "misses" (made in Python), "udp_dropped", "tcp_connections",
+        "tcp_closed_for_room".
+        """
+        listener = self._listener
+        return dict(self._stats) if listener is None else listener.stats()
+
+    @property
+    def running(self) -> bool:
+        """Whether it is started."""
+        return self._listener is not None
+
+    def start(self) -> None:
+        """Open the sockets and answer; does nothing if it runs already."""
+        with self._lock:
+            if self._listener is None:
+                self._listener = DnsListener(
+                    self._resolver._responder,
+                    self._host,
+                    self._port,
+                    self._netns,
+                    self._max_connections,
+                    self._idle_s,
+                )
+                _running.add(self)
+
+    def stop(self) -> None:
+        """Close the sockets and end the threads; does nothing if it does not run. It may be started again."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                listener.stop()
+                self._stats = listener.stats()
+                _running.discard(self)
+
+    def __enter__(self) -> DnsServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        where = f"[{self._host}]" if ":" in self._host else self._host
+        return f"<DnsServer {where}:{self.port}, {'running' if self.running else 'stopped'}>"
+
+
+def _numeric(host: str) -> str:
+    if not host or "\0" in host:
+        raise ValueError(f"host must be an address or 'localhost', not {host!r}")
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        raise ValueError(f"host must be an IPv4 or IPv6 address or 'localhost', not {host!r}") from None
+    return str(found[0][4][0])
+
+
+def _netns_path(netns: str | os.PathLike[str] | None) -> str:
+    if netns is None:
+        return ""
+    if not isinstance(netns, str | os.PathLike):
+        raise TypeError(f"netns must be None, a name or a path, not {type(netns).__name__}: {netns!r}")
+    text = os.fspath(netns)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(f"netns must be a name under /run/netns or a path, not {netns!r}")
+    return text if "/" in text else str(Path("/run/netns") / text)
+
+
+@atexit.register
+def _stop_all() -> None:
+    # A thread that asks Python for an image while the interpreter goes down would hang or crash.
+    for server in list(_running):
+        server.stop()
