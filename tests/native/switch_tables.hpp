@@ -1,6 +1,7 @@
 // Slow, obvious tables behind the C interface, for tests of the switch without Python.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -55,6 +56,11 @@ class StubFdb {
   void forget(std::uint64_t mac, std::uint16_t vlan) {
     const std::lock_guard lock(mutex_);
     entries_.erase({vlan, mac});
+  }
+
+  void purge(std::uint32_t port) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(entries_, [&](const auto& entry) { return entry.second == port; });
   }
 
   const fastpath_fdb_v1 api;

@@ -260,6 +260,7 @@ void bind_switch(py::module_& module) {
            py::arg("name"), py::arg("mtu"), py::arg("max_pairs"), py::arg("forwarding"), py::arg("fdb"))
       .def("start", [](SwitchHandle& self) { os_errors([&] { self.worker().start(); }); })
       .def("stop", [](SwitchHandle& self) { os_errors([&] { self.worker().stop(); }); })
+      .def("close", [](SwitchHandle& self) { os_errors([&] { self.worker().close(); }); })
       .def_property_readonly("running", [](const SwitchHandle& self) { return self.worker().running(); })
       .def("attach_tap", &attach_tap, py::arg("netns"), py::arg("ifname"), py::arg("mtu"), py::arg("mac"),
            py::arg("addresses"), py::arg("segment"),

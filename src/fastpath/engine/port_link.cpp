@@ -37,21 +37,19 @@ int Descriptor::release() noexcept {
   return fd;
 }
 
-void in_namespace(const std::string& path, const std::function<void()>& body) {
-  Descriptor target;
-  if (!path.empty()) {
-    target = Descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-    if (target.get() < 0) throw_errno(errno, "open network namespace " + path);
-    if (::ioctl(target.get(), NS_GET_NSTYPE) != CLONE_NEWNET) {
-      throw_errno(EINVAL, path + " is not a network namespace");
-    }
-  }
+Descriptor open_namespace(const std::string& path) {
+  Descriptor target(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (target.get() < 0) throw_errno(errno, "open network namespace " + path);
+  if (::ioctl(target.get(), NS_GET_NSTYPE) != CLONE_NEWNET)
+    throw_errno(EINVAL, path + " is not a network namespace");
+  return target;
+}
+
+void in_namespace(const Descriptor& target, const std::function<void()>& body) {
   std::exception_ptr failure;
   std::thread([&] {
     try {
-      if (target.get() >= 0 && ::setns(target.get(), CLONE_NEWNET) != 0) {
-        throw_errno(errno, "enter network namespace " + path);
-      }
+      if (::setns(target.get(), CLONE_NEWNET) != 0) throw_errno(errno, "enter the network namespace");
       body();
     } catch (...) {
       failure = std::current_exception();
@@ -107,17 +105,34 @@ class Request {
   std::vector<char> bytes_;
 };
 
-}  // namespace
+Descriptor open_rtnetlink() {
+  Descriptor socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  if (socket.get() < 0) throw_errno(errno, "open an rtnetlink socket");
+  return socket;
+}
 
-void set_up_link(const std::string& ifname, const LinkSettings& settings) {
+ifinfomsg link_named(const std::string& ifname) {
   const unsigned index = ::if_nametoindex(ifname.c_str());
   if (index == 0) throw_errno(errno, "find interface " + ifname);
-  const Descriptor socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-  if (socket.get() < 0) throw_errno(errno, "open an rtnetlink socket");
-
   ifinfomsg link{};
   link.ifi_family = AF_UNSPEC;
   link.ifi_index = static_cast<int>(index);
+  return link;
+}
+
+}  // namespace
+
+void move_link(const std::string& ifname, const Descriptor& target, const std::string& new_name) {
+  const Descriptor socket = open_rtnetlink();
+  Request request(RTM_NEWLINK, 0, link_named(ifname));
+  request.add_u32(IFLA_NET_NS_FD, static_cast<std::uint32_t>(target.get()));
+  request.add(IFLA_IFNAME, new_name.c_str(), new_name.size() + 1);
+  request.run(socket.get(), "move an interface into the namespace as " + new_name);
+}
+
+Mac set_up_link(const std::string& ifname, const LinkSettings& settings) {
+  const Descriptor socket = open_rtnetlink();
+  ifinfomsg link = link_named(ifname);
   if (settings.mac) {
     Request request(RTM_NEWLINK, 0, link);
     request.add(IFLA_ADDRESS, settings.mac->data(), settings.mac->size());
@@ -133,7 +148,7 @@ void set_up_link(const std::string& ifname, const LinkSettings& settings) {
     // The switch hands out addresses once; waiting a second for duplicate detection would only delay the
     // start.
     message.ifa_flags = message.ifa_family == AF_INET6 ? IFA_F_NODAD : 0;
-    message.ifa_index = index;
+    message.ifa_index = static_cast<unsigned>(link.ifi_index);
     Request request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, message);
     request.add(IFA_LOCAL, address.bytes.data(), address.bytes.size());
     request.add(IFA_ADDRESS, address.bytes.data(), address.bytes.size());
@@ -144,6 +159,16 @@ void set_up_link(const std::string& ifname, const LinkSettings& settings) {
   link.ifi_change = IFF_UP;
   Request up(RTM_NEWLINK, 0, link);
   up.run(socket.get(), "set " + ifname + " up");
+
+  const Descriptor any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strncpy(request.ifr_name, ifname.c_str(), IFNAMSIZ - 1);
+  if (any.get() < 0 || ::ioctl(any.get(), SIOCGIFHWADDR, &request) != 0) {
+    throw_errno(errno, "read the MAC address of " + ifname);
+  }
+  Mac mac;
+  std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, mac.size());
+  return mac;
 }
 
 }  // namespace fastpath::engine

@@ -23,15 +23,6 @@ struct LinkSettings {
   std::vector<LinkAddress> addresses;
 };
 
-// Runs `body` on a short-lived thread of its own, inside the network namespace at `path` (empty: the current
-// one); the calling thread stays where it is. What body throws is thrown here. Errors of the namespace itself
-// are std::system_error: ENOENT (no such file), EINVAL (not a network namespace), EPERM.
-void in_namespace(const std::string& path, const std::function<void()>& body);
-
-// In the calling thread's namespace: sets MAC, MTU and addresses, then sets the link up. Throws
-// std::system_error that names the step.
-void set_up_link(const std::string& ifname, const LinkSettings& settings);
-
 // Closes when it goes out of scope.
 class Descriptor {
  public:
@@ -45,6 +36,20 @@ class Descriptor {
  private:
   int fd_;
 };
+
+// Throws std::system_error: ENOENT (no such file), EINVAL (not a network namespace).
+Descriptor open_namespace(const std::string& path);
+
+// Runs `body` on a short-lived thread of its own, inside a network namespace; the calling thread stays where
+// it is. What body throws is thrown here.
+void in_namespace(const Descriptor& target, const std::function<void()>& body);
+
+// Moves a link of the calling thread's namespace into another one, under a new name.
+void move_link(const std::string& ifname, const Descriptor& target, const std::string& new_name);
+
+// In the calling thread's namespace: sets MAC, MTU and addresses, then sets the link up. The MAC address it
+// has. Throws std::system_error that names the step.
+Mac set_up_link(const std::string& ifname, const LinkSettings& settings);
 
 // std::system_error from errno and a text.
 [[noreturn]] void throw_errno(int error, const std::string& what);

@@ -17,16 +17,15 @@ namespace {
 constexpr unsigned kTunUso4 = 0x20;
 constexpr unsigned kTunUso6 = 0x40;
 
-Descriptor open_tap(const std::string& ifname) {
-  if (::if_nametoindex(ifname.c_str()) != 0) {
-    throw_errno(EEXIST, "make interface " + ifname + " (the namespace has one of that name)");
-  }
+// In the calling thread's namespace. `ifname` may be a pattern with %d; it becomes the name that was given.
+Descriptor open_tap(std::string& ifname) {
   Descriptor tap(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (tap.get() < 0) throw_errno(errno, "open /dev/net/tun");
   ifreq request{};
   std::strncpy(request.ifr_name, ifname.c_str(), IFNAMSIZ - 1);
   request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
   if (::ioctl(tap.get(), TUNSETIFF, &request) != 0) throw_errno(errno, "make TAP interface " + ifname);
+  ifname = request.ifr_name;
   int header = static_cast<int>(kVnetLength);
   if (::ioctl(tap.get(), TUNSETVNETHDRSZ, &header) != 0) {
     throw_errno(errno, "set the virtio-net header size of " + ifname);
@@ -46,20 +45,24 @@ unsigned set_offloads(int tap) noexcept {
 
 std::unique_ptr<TapPort> TapPort::create(const std::string& netns, const std::string& ifname,
                                          const LinkSettings& settings) {
-  std::unique_ptr<TapPort> port;
-  in_namespace(netns, [&] {
-    Descriptor tap = open_tap(ifname);
-    const unsigned offloads = set_offloads(tap.get());
-    set_up_link(ifname, settings);
-    ifreq request{};
-    std::strncpy(request.ifr_name, ifname.c_str(), IFNAMSIZ - 1);
-    if (::ioctl(tap.get(), SIOCGIFHWADDR, &request) != 0)
-      throw_errno(errno, "read the MAC address of " + ifname);
-    Mac mac;
-    std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, mac.size());
-    port.reset(new TapPort(static_cast<Descriptor&&>(tap), mac, offloads));
-  });
-  return port;
+  Descriptor tap;
+  Mac mac;
+  if (netns.empty()) {
+    if (::if_nametoindex(ifname.c_str()) != 0) throw_errno(EEXIST, "make TAP interface " + ifname);
+    std::string name = ifname;
+    tap = open_tap(name);
+    mac = set_up_link(name, settings);
+  } else {
+    // A descriptor of /dev/net/tun keeps the namespace alive in which it was opened. So the interface is made
+    // here and moved: the container's namespace ends with the container, and takes the interface along.
+    const Descriptor target = open_namespace(netns);
+    std::string name = "fptap%d";
+    tap = open_tap(name);
+    move_link(name, target, ifname);
+    in_namespace(target, [&] { mac = set_up_link(ifname, settings); });
+  }
+  const unsigned offloads = set_offloads(tap.get());
+  return std::unique_ptr<TapPort>(new TapPort(static_cast<Descriptor&&>(tap), mac, offloads));
 }
 
 Receive TapPort::receive(Batch& batch, std::uint32_t number, std::size_t budget) noexcept {

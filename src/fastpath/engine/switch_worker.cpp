@@ -89,6 +89,19 @@ void SwitchWorker::stop() {
   running_ = false;
 }
 
+void SwitchWorker::close() {
+  stop();
+  for (std::uint32_t number = 1;; ++number) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (number >= ports_.size()) break;
+    }
+    remove_port(number);
+  }
+  std::vector<std::pair<std::uint64_t, std::unique_ptr<Capture>>> captures;
+  run([&] { captures.swap(captures_); });
+}
+
 void SwitchWorker::run(std::function<void()> body) {
   std::unique_lock lock(mutex_);
   if (!in_thread_) {

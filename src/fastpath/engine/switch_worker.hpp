@@ -53,6 +53,8 @@ class SwitchWorker {
 
   void start();
   void stop();
+  // Stops, removes every port and ends every capture.
+  void close();
   bool running() const noexcept { return running_.load(); }
 
   // The number is one more than the last one given: numbers are never used twice.
