@@ -44,20 +44,28 @@ class EpochDomain {
     retire(object, [](void* p) { delete static_cast<T*>(p); });
   }
   void retire(void* object, void (*free)(void*)) {
-    retired_.push_back({epoch_.fetch_add(1), object, free});
+    retired_.push_back({advance(), object, free});
   }
 
-  // Writer only. Frees what is safe to free; returns how many objects still wait.
-  std::size_t reclaim() {
-    if (retired_.empty()) return 0;
+  // Writer only, for owners that keep their own list of what waits: call advance() after publishing, keep its
+  // result beside the old object, and free the object once oldest() is greater.
+  std::uint64_t advance() noexcept { return epoch_.fetch_add(1); }
+  std::uint64_t oldest() const noexcept {
     std::uint64_t oldest = overflow_.load() != 0 ? 0 : ~std::uint64_t{0};
     for (const Slot& slot : slots_) {
       const std::uint64_t pinned = slot.pinned.load();
       if (pinned != kFree && pinned < oldest) oldest = pinned;
     }
+    return oldest;
+  }
+
+  // Writer only. Frees what is safe to free; returns how many objects still wait.
+  std::size_t reclaim() {
+    if (retired_.empty()) return 0;
+    const std::uint64_t safe = oldest();
     std::size_t kept = 0;
     for (const Retired& item : retired_) {
-      if (item.epoch < oldest) {
+      if (item.epoch < safe) {
         item.free(item.object);
       } else {
         retired_[kept++] = item;

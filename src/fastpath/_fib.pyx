@@ -1,0 +1,718 @@
+# distutils: language = c++
+"""The compiled longest-prefix-match table: hot scalar and array calls, argument checks."""
+
+import ipaddress
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cython.operator cimport dereference as deref
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from libcpp cimport bool as cbool
+from libcpp.memory cimport make_unique, unique_ptr
+from libcpp.optional cimport optional
+from libcpp.vector cimport vector
+
+import numpy as np
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+cdef extern from "<mutex>" namespace "std" nogil:
+    cdef cppclass mutex:
+        void lock()
+        cbool try_lock()
+        void unlock()
+
+cdef extern from "fastpath/addresses.hpp" namespace "fastpath" nogil:
+    cdef cppclass TextPrefix:
+        int family
+        unsigned length
+        cbool host_bits
+        uint8_t address[16]
+    TextPrefix parse_prefix(const char* p, const char* end) noexcept
+    cbool parse_ipv4(const char* p, const char* end, uint32_t& address) noexcept
+    cbool parse_ipv6(const char* p, const char* end, uint8_t* address) noexcept
+    cbool host_bits_set(const uint8_t* address, unsigned width, unsigned length) noexcept
+    void mask_host_bits(uint8_t* address, unsigned width, unsigned length) noexcept
+
+cdef extern from "fastpath/cpu.hpp" namespace "fastpath" nogil:
+    cdef enum class Isa(int):
+        scalar
+        avx2
+        avx512
+        neon
+    Isa isa_in_use() noexcept
+    const char* isa_name(Isa isa) noexcept
+
+cdef extern from "fastpath/fib_view.hpp" namespace "fastpath::fib" nogil:
+    cdef cppclass View:
+        uint32_t none
+    cdef cppclass Match:
+        uint32_t leaf
+        uint8_t length
+    cdef cppclass Kernels:
+        uint32_t (*lookup4)(const View& view, uint32_t address) noexcept
+        uint32_t (*lookup6)(const View& view, const uint8_t* address) noexcept
+        Match (*match4)(const View& view, uint32_t address) noexcept
+        Match (*match6)(const View& view, const uint8_t* address) noexcept
+    const Kernels* kernels_for(Isa isa) noexcept
+
+cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
+    cdef cppclass Route "fastpath::fib::Route":
+        uint8_t address[16]
+        uint32_t value
+        uint8_t length
+        uint8_t family
+    cdef cppclass Table "fastpath::Fib":
+        Table() except +
+        const View& view() noexcept
+        mutex& mutex()
+        cbool insert(int family, const uint8_t* address, unsigned length, uint32_t value) except +
+        cbool erase(int family, const uint8_t* address, unsigned length) except +
+        optional[uint32_t] get(int family, const uint8_t* address, unsigned length)
+        void insert_many(const vector[Route]& routes) except +
+        void clear() except +
+        vector[Route] routes(int family, const uint8_t* address, unsigned length) except +
+        size_t size(int family) noexcept
+        size_t nbytes() noexcept
+        void collect() except +
+        void lookup_many4(const Kernels& kernels, const uint32_t* addresses, uint32_t* out, size_t n,
+                          uint32_t missing) noexcept
+        void lookup_many6(const Kernels& kernels, const uint8_t* addresses, uint32_t* out, size_t n,
+                          uint32_t missing) noexcept
+        void match_many4(const Kernels& kernels, const uint32_t* addresses, uint32_t* out, uint8_t* lengths,
+                         size_t n, uint32_t missing) noexcept
+        void match_many6(const Kernels& kernels, const uint8_t* addresses, uint32_t* out, uint8_t* lengths,
+                         size_t n, uint32_t missing) noexcept
+
+cdef extern from "fastpath/fib_text.hpp" namespace "fastpath::fib" nogil:
+    cdef cppclass TextError:
+        int kind
+        size_t line
+        const char* begin
+        const char* end
+    TextError parse_lines(const char* text, size_t size, cbool strict, vector[Route]& routes) except +
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object o)
+    void* PyUnicode_DATA(object o)
+    Py_ssize_t PyUnicode_GET_LENGTH(object o)
+    bint PyLong_Check(object o)
+    bint PyIndex_Check(object o)
+    long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
+
+cdef extern from *:
+    """
+    static inline std::uint32_t fastpath_from_network(const std::uint8_t* p) {
+      return std::uint32_t{p[0]} << 24 | std::uint32_t{p[1]} << 16 | std::uint32_t{p[2]} << 8 | p[3];
+    }
+    static inline void fastpath_to_network(std::uint32_t v, std::uint8_t* p) {
+      p[0] = std::uint8_t(v >> 24); p[1] = std::uint8_t(v >> 16); p[2] = std::uint8_t(v >> 8); p[3] = std::uint8_t(v);
+    }
+    """
+    uint32_t from_network "fastpath_from_network"(const uint8_t* p) noexcept nogil
+    void to_network "fastpath_to_network"(uint32_t v, uint8_t* p) noexcept nogil
+
+cdef object IPv4Address = ipaddress.IPv4Address
+cdef object IPv6Address = ipaddress.IPv6Address
+cdef object IPv4Network = ipaddress.IPv4Network
+cdef object IPv6Network = ipaddress.IPv6Network
+
+# Below this many addresses a batch is shorter than the time that releasing the GIL takes.
+cdef enum:
+    RELEASE_GIL_FROM = 1024
+    COLLECT_EVERY = 64
+
+cdef enum Missing:
+    RAISE
+    RETURN
+
+
+cdef str described(object thing):
+    if isinstance(thing, np.ndarray):
+        return f"{thing.dtype}[{','.join(map(str, thing.shape))}]"
+    return type(thing).__name__
+
+
+cdef int address_of_int(object value, uint8_t* out) except 0:
+    cdef int overflow = 0
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow != 0 or number < 0 or number > 0xFFFFFFFF:
+        raise ValueError(f"{value} is not an IPv4 address: an int from 0 to 4294967295 was expected")
+    to_network(<uint32_t>number, out)
+    return 4
+
+
+# Writes 4 or 16 bytes and returns the family.
+cdef int address_of(object address, uint8_t* out) except 0:
+    cdef const char* text
+    cdef Py_ssize_t size, i
+    cdef uint32_t value = 0
+    if type(address) is str or isinstance(address, str):
+        text = <const char*>PyUnicode_DATA(address)
+        size = PyUnicode_GET_LENGTH(address)
+        if PyUnicode_IS_ASCII(address):
+            if parse_ipv4(text, text + size, value):
+                to_network(value, out)
+                return 4
+            if parse_ipv6(text, text + size, out):
+                return 6
+        raise ValueError(f"{address[:80]!r} is not an IPv4 or IPv6 address")
+    if PyLong_Check(address):
+        return address_of_int(address, out)
+    if type(address) is bytes or isinstance(address, bytes):
+        size = PyBytes_GET_SIZE(address)
+        if size == 4 or size == 16:
+            memcpy(out, PyBytes_AS_STRING(address), size)
+            return 4 if size == 4 else 6
+        raise ValueError(f"{address[:32]!r} is not a packed address: 4 or 16 bytes were expected, not {size}")
+    if isinstance(address, IPv4Address):
+        return address_of_int(address._ip, out)
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"{address} has a scope id: an address without one was expected")
+        packed = address.packed
+        memcpy(out, PyBytes_AS_STRING(packed), 16)
+        return 6
+    if PyIndex_Check(address):
+        return address_of_int(int(address), out)
+    raise TypeError(
+        f"expected an address as str, ipaddress object, 4 or 16 bytes or int, not {type(address).__name__}"
+    )
+
+
+cdef class FibCore:
+    """What :class:`fastpath.Fib` is made of; see there."""
+
+    cdef unique_ptr[Table] table
+    cdef const Kernels* kernels
+    cdef readonly bint strict
+    cdef readonly bint plain
+    cdef list _values
+    cdef tuple _frozen  # what `values` gave last
+    cdef dict _ids
+    cdef unsigned writes
+
+    def __cinit__(self, *, strict=True, dtype=None, **_):
+        self.table = make_unique[Table]()
+        self.kernels = kernels_for(isa_in_use())
+        self.strict = bool(strict)
+        self.plain = False
+        if dtype is not None:
+            try:
+                self.plain = np.dtype(dtype) == np.uint32
+            except TypeError:
+                pass
+            if not self.plain:
+                raise ValueError(f"dtype {dtype!r} is not supported: None or 'uint32' was expected")
+        self._values = [None]
+        self._frozen = ()
+        self._ids = {}
+        self.writes = 0
+
+    # --- arguments ---
+
+    # Writes the address; returns family << 8 | length.
+    cdef int prefix_of(self, object prefix, uint8_t* out) except 0:
+        cdef TextPrefix parsed
+        cdef const char* text
+        cdef int family = 0
+        cdef unsigned length = 0
+        cdef unsigned width
+        if isinstance(prefix, str):
+            text = <const char*>PyUnicode_DATA(prefix)
+            if PyUnicode_IS_ASCII(prefix):
+                parsed = parse_prefix(text, text + PyUnicode_GET_LENGTH(prefix))
+                family = parsed.family
+            if family == 0:
+                raise ValueError(f"{prefix[:80]!r} is not an IPv4 or IPv6 prefix")
+            length = parsed.length
+            memcpy(out, parsed.address, 16)
+        elif isinstance(prefix, IPv4Network):
+            family, length = 4, prefix._prefixlen
+            to_network(prefix.network_address._ip, out)
+        elif isinstance(prefix, IPv6Network):
+            family = address_of(prefix.network_address, out)
+            length = prefix._prefixlen
+        elif isinstance(prefix, tuple):
+            if len(prefix) != 2:
+                raise ValueError(f"{prefix!r} is not a prefix: (address, prefixlen) was expected")
+            address, bits = prefix
+            family = address_of(address, out)
+            if not PyIndex_Check(bits):
+                raise TypeError(f"expected a prefix length as int, not {type(bits).__name__}")
+            if not 0 <= bits <= (32 if family == 4 else 128):
+                raise ValueError(f"prefix length {bits} is not from 0 to {32 if family == 4 else 128}")
+            length = bits
+        else:
+            try:
+                family = address_of(prefix, out)
+            except TypeError:
+                raise TypeError(
+                    "expected a prefix as str, ipaddress network or (address, prefixlen), "
+                    f"not {type(prefix).__name__}"
+                ) from None
+            length = 32 if family == 4 else 128
+        width = 32 if family == 4 else 128
+        if host_bits_set(out, width, length):
+            if self.strict:
+                raise ValueError(f"{prefix!s} has host bits set (Fib(strict=False) masks them)")
+            mask_host_bits(out, width, length)
+        return family << 8 | <int>length
+
+    cdef uint32_t id_of(self, object value) except? 0xFFFFFFFF:
+        if self.plain:
+            if not PyIndex_Check(value):
+                raise TypeError(f"expected a next hop as int, not {type(value).__name__}")
+            if not 0 <= value <= 0xFFFFFFFF:
+                raise ValueError(f"next hop {value} is not from 0 to 4294967295")
+            return value
+        found = self._ids.get(value)
+        if found is not None:
+            return found
+        if value is None:
+            raise ValueError("next hop None means 'no entry' and cannot be stored")
+        cdef Py_ssize_t fresh = len(self._values)
+        if fresh >= 0xFFFFFFFE:
+            raise ValueError("too many distinct next hops: at most 4294967293")
+        self._values.append(value)
+        self._ids[value] = fresh
+        return <uint32_t>fresh
+
+    cdef inline object value_of(self, uint32_t leaf):
+        return leaf if self.plain else self._values[leaf]
+
+    # Writers queue without holding the GIL, so one that has released it can always go on.
+    cdef inline void lock(self) noexcept:
+        cdef Table* table = self.table.get()
+        if not table.mutex().try_lock():
+            with nogil:
+                table.mutex().lock()
+
+    cdef inline void unlock(self, bint collect) except *:
+        try:
+            self.writes += 1
+            if collect or self.writes % COLLECT_EVERY == 0:
+                self.table.get().collect()
+        finally:
+            self.table.get().mutex().unlock()
+
+    # --- exact prefixes ---
+
+    def insert(self, prefix, next_hop):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        cdef uint32_t value = self.id_of(next_hop)
+        self.lock()
+        try:
+            self.table.get().insert(named >> 8, address, named & 0xFF, value)
+        finally:
+            self.unlock(False)
+
+    def delete(self, prefix):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        cdef bint removed = False
+        self.lock()
+        try:
+            removed = self.table.get().erase(named >> 8, address, named & 0xFF)
+        finally:
+            self.unlock(False)
+        if not removed:
+            raise KeyError(prefix)
+
+    def get(self, prefix, default=None):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        cdef optional[uint32_t] found
+        self.lock()
+        found = self.table.get().get(named >> 8, address, named & 0xFF)
+        self.table.get().mutex().unlock()
+        return self.value_of(found.value()) if found.has_value() else default
+
+    def clear(self):
+        self.lock()
+        try:
+            self.table.get().clear()
+        finally:
+            self.unlock(True)
+
+    # --- many prefixes ---
+
+    cdef void routes_of_arrays(self, cnp.ndarray addresses, cnp.ndarray lengths, vector[Route]& routes) except *:
+        cdef int family = 0
+        if addresses.dtype == np.uint32 and addresses.ndim == 1:
+            family = 4
+        elif addresses.dtype == np.uint8 and addresses.ndim == 2 and addresses.shape[1] == 16:
+            family = 6
+        else:
+            raise TypeError(f"expected addresses uint32[n] or uint8[n,16], not {described(addresses)}")
+        if lengths.dtype != np.uint8 or lengths.ndim != 1:
+            raise TypeError(f"expected prefix lengths uint8[n], not {described(lengths)}")
+        if len(addresses) != len(lengths):
+            raise ValueError(f"{len(addresses)} addresses with {len(lengths)} prefix lengths")
+        cdef cnp.ndarray packed = np.ascontiguousarray(addresses)
+        cdef cnp.ndarray bits = np.ascontiguousarray(lengths)
+        cdef const uint8_t* source = <const uint8_t*>cnp.PyArray_DATA(packed)
+        cdef const uint8_t* length = <const uint8_t*>cnp.PyArray_DATA(bits)
+        cdef Py_ssize_t n = cnp.PyArray_DIM(bits, 0)
+        cdef Py_ssize_t row = 0
+        cdef unsigned width = 32 if family == 4 else 128
+        cdef bint strict = self.strict
+        cdef int problem = 0
+        cdef Route route
+        with nogil:
+            routes.reserve(n)
+            for row in range(n):
+                if family == 4:
+                    to_network((<const uint32_t*>source)[row], route.address)
+                else:
+                    memcpy(route.address, source + 16 * row, 16)
+                if length[row] > width:
+                    problem = 1
+                    break
+                if host_bits_set(route.address, width, length[row]):
+                    if strict:
+                        problem = 2
+                        break
+                    mask_host_bits(route.address, width, length[row])
+                route.length = length[row]
+                route.family = <uint8_t>family
+                route.value = 0
+                routes.push_back(route)
+        if problem == 1:
+            raise ValueError(f"row {row}: prefix length {length[row]} is not from 0 to {width}")
+        if problem == 2:
+            raise ValueError(
+                f"row {row}: {network_of(route, length[row], family)} has host bits set "
+                "(Fib(strict=False) masks them)"
+            )
+
+    cdef void routes_of_text(self, bytes text, vector[Route]& routes) except *:
+        cdef TextError error
+        cdef const char* data = PyBytes_AS_STRING(text)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
+        cdef cbool strict = self.strict
+        with nogil:
+            error = parse_lines(data, size, strict, routes)
+        if error.kind == 0:
+            return
+        shown = error.begin[:error.end - error.begin][:80].decode("ascii", "backslashreplace")
+        if error.kind == 1:
+            raise ValueError(f"line {error.line}: {shown!r} is not an IPv4 or IPv6 prefix")
+        raise ValueError(f"line {error.line}: {shown} has host bits set (Fib(strict=False) masks them)")
+
+    cdef void routes_of(self, object prefixes, vector[Route]& routes) except *:
+        cdef Route route
+        cdef int named
+        if isinstance(prefixes, bytes):
+            self.routes_of_text(prefixes, routes)
+            return
+        if isinstance(prefixes, str):
+            raise TypeError("expected an iterable of prefixes, or bytes with a prefix a line, not one str")
+        if isinstance(prefixes, tuple) and len(prefixes) == 2 and isinstance(prefixes[0], np.ndarray):
+            if not isinstance(prefixes[1], np.ndarray):
+                raise TypeError(f"expected prefix lengths uint8[n], not {described(prefixes[1])}")
+            self.routes_of_arrays(prefixes[0], prefixes[1], routes)
+            return
+        if isinstance(prefixes, np.ndarray):
+            raise TypeError("expected a pair of arrays (addresses, prefix lengths), not one array")
+        cdef Py_ssize_t row = 0
+        for prefix in prefixes:
+            try:
+                named = self.prefix_of(prefix, route.address)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"row {row}: {error}") from None
+            route.family = <uint8_t>(named >> 8)
+            route.length = <uint8_t>(named & 0xFF)
+            route.value = 0
+            routes.push_back(route)
+            row += 1
+
+    def insert_many(self, prefixes, next_hops):
+        cdef vector[Route] routes
+        cdef Py_ssize_t row = 0
+        cdef cnp.ndarray array
+        cdef const uint32_t* values
+        cdef Table* table = self.table.get()
+        self.routes_of(prefixes, routes)
+        if isinstance(next_hops, (str, bytes)):
+            raise TypeError(f"expected a sequence of next hops or uint32[n], not {type(next_hops).__name__}")
+        if not isinstance(next_hops, (list, tuple, np.ndarray)):
+            next_hops = list(next_hops)
+        if <size_t>len(next_hops) != routes.size():
+            raise ValueError(f"{routes.size()} prefixes with {len(next_hops)} next hops")
+        if isinstance(next_hops, np.ndarray):
+            if next_hops.ndim != 1:
+                raise ValueError(f"expected next hops uint32[n], not {described(next_hops)}")
+            if self.plain and next_hops.dtype != np.uint32:
+                raise TypeError(f"expected next hops uint32[n], not {described(next_hops)}")
+        if self.plain and isinstance(next_hops, np.ndarray):
+            array = np.ascontiguousarray(next_hops)
+            values = <const uint32_t*>cnp.PyArray_DATA(array)
+            for row in range(<Py_ssize_t>routes.size()):
+                routes[row].value = values[row]
+        else:
+            if isinstance(next_hops, np.ndarray):
+                next_hops = next_hops.tolist()
+            for next_hop in next_hops:
+                try:
+                    routes[row].value = self.id_of(next_hop)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"row {row}: {error}") from None
+                row += 1
+        self.lock()
+        try:
+            with nogil:
+                table.insert_many(routes)
+        finally:
+            self.unlock(True)
+        return routes.size()
+
+    def delete_many(self, prefixes):
+        cdef vector[Route] routes
+        cdef size_t i, removed = 0
+        cdef Table* table = self.table.get()
+        self.routes_of(prefixes, routes)
+        self.lock()
+        try:
+            with nogil:
+                for i in range(routes.size()):
+                    removed += table.erase(routes[i].family, routes[i].address, routes[i].length)
+        finally:
+            self.unlock(True)
+        return removed
+
+    # --- what a packet asks ---
+
+    def lookup(self, address):
+        cdef uint8_t[16] bits
+        cdef const View* view = &self.table.get().view()
+        cdef uint32_t leaf
+        if address_of(address, bits) == 4:
+            leaf = self.kernels.lookup4(deref(view), from_network(bits))
+        else:
+            leaf = self.kernels.lookup6(deref(view), bits)
+        if leaf == view.none:
+            return None
+        return self.value_of(leaf)
+
+    def match(self, address):
+        cdef uint8_t[16] bits
+        cdef const View* view = &self.table.get().view()
+        cdef Match found
+        cdef Route route
+        cdef int family = address_of(address, bits)
+        if family == 4:
+            found = self.kernels.match4(deref(view), from_network(bits))
+        else:
+            found = self.kernels.match6(deref(view), bits)
+        if found.leaf == view.none:
+            return None
+        mask_host_bits(bits, 32 if family == 4 else 128, found.length)
+        memcpy(route.address, bits, 16)
+        return network_of(route, found.length, family), self.value_of(found.leaf)
+
+    cdef cnp.ndarray checked_addresses(self, object addresses):
+        if not isinstance(addresses, np.ndarray):
+            if not hasattr(addresses, "__array__"):
+                raise TypeError(f"expected addresses as uint32[n] or uint8[n,16], not {described(addresses)}")
+            addresses = np.asarray(addresses)
+        cdef cnp.ndarray array = addresses
+        cdef int kind = cnp.PyArray_TYPE(array)
+        cdef int ndim = cnp.PyArray_NDIM(array)
+        if kind == cnp.NPY_UINT32 and ndim == 1:
+            pass
+        elif kind == cnp.NPY_UINT8 and ndim == 2 and cnp.PyArray_DIM(array, 1) == 16:
+            pass
+        elif kind == cnp.NPY_UINT32 or kind == cnp.NPY_UINT8:
+            raise ValueError(f"expected addresses as uint32[n] or uint8[n,16], not {described(array)}")
+        else:
+            raise TypeError(f"expected addresses as uint32[n] or uint8[n,16], not {described(array)}")
+        if not cnp.PyArray_IS_C_CONTIGUOUS(array) or not cnp.PyArray_ISNOTSWAPPED(array):
+            array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+        return array
+
+    def lookup_many(self, addresses, *, out=None, default=0):
+        cdef cnp.ndarray array = self.checked_addresses(addresses)
+        cdef cnp.npy_intp n = cnp.PyArray_DIM(array, 0)
+        cdef cnp.ndarray result
+        if out is None:
+            result = cnp.PyArray_EMPTY(1, &n, cnp.NPY_UINT32, 0)
+        else:
+            if not isinstance(out, np.ndarray) or out.dtype != np.uint32:
+                raise TypeError(f"expected out as uint32[{n}], not {described(out)}")
+            result = out
+            if cnp.PyArray_NDIM(result) != 1 or cnp.PyArray_DIM(result, 0) != n:
+                raise ValueError(f"expected out as uint32[{n}], not {described(out)}")
+            if not cnp.PyArray_ISCARRAY(result):
+                raise ValueError("expected out to be writable, aligned and contiguous")
+        cdef uint32_t missing = checked_default(default)
+        cdef const void* source = cnp.PyArray_DATA(array)
+        cdef uint32_t* target = <uint32_t*>cnp.PyArray_DATA(result)
+        cdef Table* table = self.table.get()
+        cdef bint v4 = cnp.PyArray_NDIM(array) == 1
+        if n < RELEASE_GIL_FROM:
+            look_up(table, self.kernels, v4, source, target, n, missing)
+        else:
+            with nogil:
+                look_up(table, self.kernels, v4, source, target, n, missing)
+        return result
+
+    def match_many(self, addresses):
+        cdef cnp.ndarray array = self.checked_addresses(addresses)
+        cdef cnp.npy_intp n = cnp.PyArray_DIM(array, 0)
+        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(1, &n, cnp.NPY_UINT32, 0)
+        cdef cnp.ndarray lengths = cnp.PyArray_EMPTY(1, &n, cnp.NPY_UINT8, 0)
+        cdef const void* source = cnp.PyArray_DATA(array)
+        cdef uint32_t* target = <uint32_t*>cnp.PyArray_DATA(ids)
+        cdef uint8_t* bits = <uint8_t*>cnp.PyArray_DATA(lengths)
+        cdef Table* table = self.table.get()
+        cdef bint v4 = cnp.PyArray_NDIM(array) == 1
+        with nogil:
+            if v4:
+                table.match_many4(deref(self.kernels), <const uint32_t*>source, target, bits, n, 0)
+            else:
+                table.match_many6(deref(self.kernels), <const uint8_t*>source, target, bits, n, 0)
+        return ids, lengths
+
+    # --- reading back ---
+
+    cdef list listed(self, int family, const uint8_t* address, unsigned length):
+        cdef vector[Route] routes
+        cdef size_t i
+        self.lock()
+        try:
+            routes = self.table.get().routes(family, address, length)
+        finally:
+            self.table.get().mutex().unlock()
+        return [
+            (network_of(routes[i], routes[i].length, family), self.value_of(routes[i].value))
+            for i in range(routes.size())
+        ]
+
+    def _items(self):
+        cdef uint8_t[16] zero = [0] * 16
+        return self.listed(4, zero, 0) + self.listed(6, zero, 0)
+
+    def _covered(self, prefix):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        return self.listed(named >> 8, address, named & 0xFF)
+
+    def _covering(self, prefix):
+        cdef uint8_t[16] address
+        cdef uint8_t[16] shorter
+        cdef int named = self.prefix_of(prefix, address)
+        cdef int family = named >> 8
+        cdef unsigned length
+        cdef optional[uint32_t] found
+        cdef Route route
+        cdef list out = []
+        self.lock()
+        try:
+            for length in range((named & 0xFF) + 1):
+                memcpy(shorter, address, 16)
+                mask_host_bits(shorter, 32 if family == 4 else 128, length)
+                found = self.table.get().get(family, shorter, length)
+                if found.has_value():
+                    memcpy(route.address, shorter, 16)
+                    out.append((network_of(route, length, family), self.value_of(found.value())))
+        finally:
+            self.table.get().mutex().unlock()
+        return out
+
+    def _arrays(self, int family):
+        """Addresses, lengths and ids of one family, in address order."""
+        cdef uint8_t[16] zero = [0] * 16
+        cdef vector[Route] routes
+        cdef size_t i
+        self.lock()
+        try:
+            routes = self.table.get().routes(family, zero, 0)
+        finally:
+            self.table.get().mutex().unlock()
+        n = routes.size()
+        cdef cnp.ndarray addresses = np.empty(n, np.uint32) if family == 4 else np.empty((n, 16), np.uint8)
+        cdef cnp.ndarray lengths = np.empty(n, np.uint8)
+        cdef cnp.ndarray ids = np.empty(n, np.uint32)
+        cdef uint8_t* a = <uint8_t*>cnp.PyArray_DATA(addresses)
+        cdef uint8_t* b = <uint8_t*>cnp.PyArray_DATA(lengths)
+        cdef uint32_t* c = <uint32_t*>cnp.PyArray_DATA(ids)
+        for i in range(routes.size()):
+            if family == 4:
+                (<uint32_t*>a)[i] = from_network(routes[i].address)
+            else:
+                memcpy(a + 16 * i, routes[i].address, 16)
+            b[i] = routes[i].length
+            c[i] = routes[i].value
+        return addresses, lengths, ids
+
+    def _restore(self, families, values):
+        """Fill an empty table from what `_arrays` gave, ids and all."""
+        cdef vector[Route] routes
+        cdef vector[Route] part
+        cdef Table* table = self.table.get()
+        cdef cnp.ndarray ids
+        cdef size_t i
+        if values is not None:
+            self._values = list(values)
+            self._ids = {value: i for i, value in enumerate(values) if i}
+        for addresses, lengths, leaves in families:
+            part.clear()
+            self.routes_of_arrays(addresses, lengths, part)
+            ids = np.ascontiguousarray(leaves, dtype=np.uint32)
+            if <size_t>len(ids) != part.size():
+                raise ValueError(f"{part.size()} prefixes with {len(ids)} ids")
+            if not self.plain and len(ids) and ids.max() >= len(self._values):
+                raise ValueError(f"id {ids.max()} has no value")
+            for i in range(part.size()):
+                part[i].value = (<uint32_t*>cnp.PyArray_DATA(ids))[i]
+            routes.insert(routes.end(), part.begin(), part.end())
+        self.lock()
+        try:
+            table.insert_many(routes)
+        finally:
+            self.unlock(True)
+
+    def __len__(self):
+        return self.table.get().size(4) + self.table.get().size(6)
+
+    def _sizes(self):
+        return self.table.get().size(4), self.table.get().size(6)
+
+    @property
+    def values(self):
+        if self.plain:
+            return None
+        if len(self._frozen) != len(self._values):
+            self._frozen = tuple(self._values)
+        return self._frozen
+
+    @property
+    def nbytes(self):
+        return self.table.get().nbytes()
+
+
+cdef inline void look_up(Table* table, const Kernels* kernels, bint v4, const void* source, uint32_t* target,
+                         cnp.npy_intp n, uint32_t missing) noexcept nogil:
+    if v4:
+        table.lookup_many4(deref(kernels), <const uint32_t*>source, target, n, missing)
+    else:
+        table.lookup_many6(deref(kernels), <const uint8_t*>source, target, n, missing)
+
+
+cdef uint32_t checked_default(object default) except? 0xFFFFFFFF:
+    if not PyIndex_Check(default):
+        raise TypeError(f"expected default as int, not {type(default).__name__}")
+    if not 0 <= default <= 0xFFFFFFFF:
+        raise ValueError(f"default {default} is not from 0 to 4294967295")
+    return default
+
+
+cdef object network_of(const Route& route, unsigned length, int family):
+    if family == 4:
+        return IPv4Network((from_network(route.address), length), False)
+    return IPv6Network(((<const char*>route.address)[:16], length), False)

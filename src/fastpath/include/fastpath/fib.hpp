@@ -1,0 +1,251 @@
+// Longest-prefix match over IPv4 and IPv6 prefixes with 32-bit values; routing and forwarding table in one.
+//
+// One writer at a time (the caller's lock, see `mutex`); any number of readers that never wait. A reader
+// takes a Guard of `epochs`, reads `view()` and hands it to the kernels; or it runs where collect() cannot
+// run beside it (Python's scalar calls: both need the GIL). How nodes look is told in fib_view.hpp.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "fastpath/epoch.hpp"
+#include "fastpath/fib_view.hpp"
+
+namespace fastpath {
+
+namespace fib {
+
+// An array that several states may share. Zeroed.
+template <typename T>
+using Shared = std::shared_ptr<T[]>;
+
+// Where nodes live: a reserved range of addresses, of which only the used part costs memory. Freed nodes are
+// kept in lists by size.
+class Arena {
+ public:
+  explicit Arena(std::size_t reserve);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // A reference to `size` bytes, or 0 when the reserved range is used up.
+  std::uint32_t allocate(std::size_t size);
+  void release(std::uint32_t ref, std::size_t size);
+
+  std::uint8_t* base() const noexcept { return base_; }
+  std::size_t top() const noexcept { return top_; }
+  std::size_t reserved() const noexcept { return reserved_; }
+  std::size_t free_bytes() const noexcept { return free_bytes_; }
+
+ private:
+  static constexpr std::size_t kClasses = 1024;  // sizes in units; larger than any node
+
+  std::uint32_t take(std::size_t list, std::size_t units);
+  void commit(std::size_t end);
+
+  std::uint8_t* base_ = nullptr;
+  std::size_t reserved_ = 0;
+  std::size_t committed_ = 0;
+  std::size_t top_ = 0;
+  std::size_t free_bytes_ = 0;
+  std::array<std::uint32_t, kClasses> heads_{};
+  std::array<std::uint64_t, kClasses / 64> nonempty_{};
+};
+
+// Exact values of the few prefixes that are not kept in nodes. A key is the prefix's bits after a leading 1.
+class ShortRib {
+ public:
+  std::optional<std::uint32_t> find(std::uint32_t key) const noexcept;
+  bool put(std::uint32_t key, std::uint32_t value);  // true: new
+  bool erase(std::uint32_t key) noexcept;
+  std::size_t size() const noexcept { return size_; }
+  std::size_t nbytes() const noexcept { return cells_.capacity() * sizeof(Cell); }
+  template <typename F>
+  void for_each(F&& f) const {
+    for (const Cell& cell : cells_) {
+      if (cell.key != 0) f(cell.key, cell.value);
+    }
+  }
+
+ private:
+  struct Cell {
+    std::uint32_t key = 0;
+    std::uint32_t value = 0;
+  };
+  std::size_t slot_of(std::uint32_t key) const noexcept;
+  std::vector<Cell> cells_;
+  std::size_t size_ = 0;
+};
+
+// One published form of the table. What readers follow is in `view`; the rest keeps it alive.
+struct State {
+  View view;
+  Shared<std::uint64_t> root4;
+  Shared<std::uint8_t> root4_length;
+  Shared<std::uint32_t> root6;
+  Shared<std::uint64_t> pages;
+  Shared<std::uint8_t> page_length;
+  std::shared_ptr<Arena> arena;
+};
+
+struct Route {
+  std::uint8_t address[16];  // an IPv4 address in the first four
+  std::uint32_t value;
+  std::uint8_t length;
+  std::uint8_t family;  // 4 or 6
+};
+
+}  // namespace fib
+
+class Fib {
+ public:
+  using Route = fib::Route;
+
+  explicit Fib(std::size_t reserve = std::size_t{1} << 28);
+  ~Fib();
+  Fib(const Fib&) = delete;
+  Fib& operator=(const Fib&) = delete;
+
+  // --- readers ---
+  const fib::View& view() const noexcept { return state_.load(std::memory_order_acquire)->view; }
+  EpochDomain& epochs() const noexcept { return epochs_; }
+  // Batches, guarded.
+  void lookup_many4(const fib::Kernels& kernels, const std::uint32_t* addresses, std::uint32_t* out,
+                    std::size_t n, std::uint32_t missing) const {
+    EpochDomain::Guard guard(epochs_);
+    kernels.lookup_many4(view(), addresses, out, n, missing);
+  }
+  void lookup_many6(const fib::Kernels& kernels, const std::uint8_t* addresses, std::uint32_t* out,
+                    std::size_t n, std::uint32_t missing) const {
+    EpochDomain::Guard guard(epochs_);
+    kernels.lookup_many6(view(), addresses, out, n, missing);
+  }
+  void match_many4(const fib::Kernels& kernels, const std::uint32_t* addresses, std::uint32_t* out,
+                   std::uint8_t* lengths, std::size_t n, std::uint32_t missing) const {
+    EpochDomain::Guard guard(epochs_);
+    kernels.match_many4(view(), addresses, out, lengths, n, missing);
+  }
+  void match_many6(const fib::Kernels& kernels, const std::uint8_t* addresses, std::uint32_t* out,
+                   std::uint8_t* lengths, std::size_t n, std::uint32_t missing) const {
+    EpochDomain::Guard guard(epochs_);
+    kernels.match_many6(view(), addresses, out, lengths, n, missing);
+  }
+
+  // --- writers, and readers of the exact prefixes: under `mutex` ---
+  std::mutex& mutex() noexcept { return mutex_; }
+
+  // Addresses have no bits beyond `length`. True: the prefix is new.
+  bool insert(int family, const std::uint8_t* address, unsigned length, std::uint32_t value);
+  bool erase(int family, const std::uint8_t* address, unsigned length);
+  std::optional<std::uint32_t> get(int family, const std::uint8_t* address, unsigned length) const;
+  // All of them, later ones winning.
+  void insert_many(const std::vector<Route>& routes);
+  void clear();
+  std::vector<Route> routes(int family, const std::uint8_t* address, unsigned length) const;
+
+  std::size_t size(int family) const noexcept { return family == 4 ? size4_ : size6_; }
+  // Calls `f` for every prefix within `address`/`length`, by address, shorter ones first.
+  void for_each(int family, const std::uint8_t* address, unsigned length,
+                const std::function<void(const Route&)>& f) const;
+  // Bytes held: roots, nodes (free ones too) and short prefixes.
+  std::size_t nbytes() const noexcept;
+
+  // Frees what no reader can still see. Not beside readers without a guard.
+  void collect();
+
+ private:
+  struct Slots;
+  struct Answer {
+    std::uint32_t leaf;
+    std::uint8_t length;
+  };
+  // A page of IPv6 entries belongs to one /16, or stands for every /16 whose answer is the same everywhere.
+  struct Page {
+    std::uint32_t users = 0;  // /16s that point to it
+    bool own = false;
+  };
+  // A node, or a page where `size` is 0.
+  struct Piece {
+    std::uint32_t ref;
+    std::uint32_t size;
+  };
+  struct Retired {
+    std::uint64_t epoch;
+    Piece piece;
+  };
+
+  static constexpr std::size_t kFirstPages = 1;
+  static constexpr std::size_t kBulk = 64;  // from here on a rebuild may pay
+
+  static bool is_wide(int family, unsigned level) noexcept { return family == 6 && level < 40; }
+  static std::uint32_t short_parent(const fib::ShortRib& rib, std::uint32_t key);
+  static std::unique_ptr<fib::State> empty_state(std::size_t reserve, std::uint32_t none, std::uint32_t deep);
+
+  void start(std::unique_ptr<fib::State> next);
+  void publish(std::unique_ptr<fib::State> next);
+  void publish_built();
+  void relocate(std::size_t reserve);
+  std::uint32_t copy_tree(int family, unsigned level, std::uint32_t ref, const std::uint8_t* from);
+  void make_room();
+  void accept(std::uint32_t value);
+  std::vector<Route> all_routes() const;
+  void rebuild(const std::vector<Route>& routes, std::uint32_t value);
+  template <typename Item>
+  std::uint32_t build(unsigned level, const Item* begin, const Item* end);
+
+  std::uint8_t* node(std::uint32_t ref) const noexcept {
+    return arena_->base() + std::size_t{ref} * fib::kUnit;
+  }
+  std::uint32_t allocate(std::size_t size);
+  void replace(int family, unsigned level, std::uint32_t ref);
+  void retire_replaced();
+  void decode(int family, unsigned level, std::uint32_t ref, Slots& slots) const;
+  std::uint32_t encode(int family, unsigned level, const Slots& slots);
+  std::uint8_t* child_slot(int family, unsigned level, std::uint32_t ref, unsigned slot) const;
+  std::uint32_t child_of(int family, unsigned level, std::uint32_t ref, unsigned slot) const;
+  std::uint32_t with_child(int family, unsigned level, std::uint32_t ref, unsigned slot, std::uint32_t child);
+  std::uint32_t put(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
+                    unsigned length, std::uint32_t value, bool& added);
+  std::uint32_t remove(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
+                       unsigned length, bool& removed);
+  void walk(int family, unsigned level, std::uint32_t ref, std::uint8_t* address, unsigned first,
+            unsigned last, unsigned least, const std::function<void(const Route&)>& f) const;
+
+  void set_root4(std::size_t top, std::uint64_t entry);
+  void set_page_entry(std::size_t at, std::uint64_t entry);
+  void paint4(std::uint32_t key, unsigned least, unsigned most, Answer answer);
+  void paint_page(std::size_t first, std::size_t last, unsigned least, unsigned most, Answer answer);
+  void paint6(std::uint32_t key, unsigned least, unsigned most, Answer answer);
+  void point_root6(std::size_t top, std::uint32_t page);
+  std::uint32_t new_page();
+  std::uint32_t shared_page(Answer answer);
+  std::uint32_t own_page(std::size_t top);
+  void drop_bare_page(std::size_t top);
+
+  std::mutex mutex_;
+  mutable EpochDomain epochs_;
+  std::atomic<fib::State*> state_{nullptr};  // what readers follow
+  fib::State* work_ = nullptr;               // what is written: the same, or `building_`
+  std::unique_ptr<fib::State> building_;
+  std::shared_ptr<fib::Arena> arena_;  // the one of `work_`
+  std::size_t reserve_;
+  std::vector<Piece> replaced_;  // by the update under way
+  std::vector<Retired> retired_;
+  std::size_t retired_bytes_ = 0;
+  fib::ShortRib short4_;  // lengths 0 to 16
+  fib::ShortRib short6_;  // lengths 0 to 24
+  std::vector<Page> page_book_;
+  std::vector<std::uint32_t> free_pages_;
+  std::size_t page_capacity_ = 0;
+  std::size_t size4_ = 0;
+  std::size_t size6_ = 0;
+};
+
+}  // namespace fastpath

@@ -1,0 +1,95 @@
+// What a longest-prefix-match reader follows, and the kernels that follow it.
+//
+// Both families are chains of nodes of 8 address bits. A node cuts its 256 slots into intervals: a 256-bit
+// map of interval starts, the number of starts before each 64-bit word, and one entry an interval, found by
+// one population count. Nodes never change once they are published, except for references to a child node.
+//
+//   IPv4   root4[bits 0..16) -> narrow node, bits 16..24 -> (rare) narrow node, bits 24..32
+//   IPv6   root6[bits 0..16) -> page -> entry[bits 16..24) -> wide node 24..32 -> wide node 32..40
+//          -> narrow node 40..48 -> (rare) narrow nodes down to bit 128
+//
+// A narrow node's entry is a leaf of 16 or 32 bits; the leaf `deep` says that a child node is listed behind
+// the leaves. A wide node's entry is a leaf and a reference to a child. A child that has no answer leaves the
+// one of its parent standing, so a short prefix never touches the nodes below it. A reference of 0 is a node
+// without any answer: chains need no test for the end.
+//
+//   see: Zec, Rizzo, Mikuc, "DXR", CCR 2012 (ranges); Asai, Ohara, "Poptrie", SIGCOMM 2015 (rank by popcount)
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fastpath/cpu.hpp"
+
+namespace fastpath::fib {
+
+constexpr std::size_t kUnit = 8;           // a node reference counts these bytes from the arena's start
+constexpr std::size_t kRank = 32;          // offset of the four ranks, after the map
+constexpr std::size_t kNarrowLeaves = 36;  // offset of a narrow node's leaves
+constexpr std::size_t kWideEntries = 40;   // offset of a wide node's entries
+constexpr std::size_t kRoots = 65536;
+
+// An entry of 64 bits: the reference to a child below, the leaf above.
+constexpr std::uint64_t make_entry(std::uint32_t ref, std::uint32_t leaf) noexcept {
+  return std::uint64_t{leaf} << 32 | ref;
+}
+constexpr std::uint32_t entry_ref(std::uint64_t entry) noexcept { return static_cast<std::uint32_t>(entry); }
+constexpr std::uint32_t entry_leaf(std::uint64_t entry) noexcept {
+  return static_cast<std::uint32_t>(entry >> 32);
+}
+
+struct View {
+  const std::uint64_t* root4 = nullptr;        // kRoots entries
+  const std::uint8_t* root4_length = nullptr;  // prefix length of each entry's leaf
+  const std::uint32_t* root6 = nullptr;        // kRoots page numbers
+  const std::uint64_t* pages = nullptr;        // 256 entries a page
+  const std::uint8_t* page_length = nullptr;
+  const std::uint8_t* arena = nullptr;
+  std::uint32_t none = 0;    // the leaf "no answer"
+  std::uint32_t deep = 0;    // the leaf "see the child"
+  bool short_leaves = true;  // leaves of narrow nodes have 16 bits
+};
+
+// An answer with the length of the prefix that gave it.
+struct Match {
+  std::uint32_t leaf;
+  std::uint8_t length;
+};
+
+struct Kernels {
+  std::uint32_t (*lookup4)(const View& view, std::uint32_t address);
+  std::uint32_t (*lookup6)(const View& view, const std::uint8_t* address);
+  Match (*match4)(const View& view, std::uint32_t address);
+  Match (*match6)(const View& view, const std::uint8_t* address);
+  // What has no answer becomes `missing`.
+  void (*lookup_many4)(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::size_t n,
+                       std::uint32_t missing);
+  void (*lookup_many6)(const View& view, const std::uint8_t* addresses, std::uint32_t* out, std::size_t n,
+                       std::uint32_t missing);
+  void (*match_many4)(const View& view, const std::uint32_t* addresses, std::uint32_t* out,
+                      std::uint8_t* lengths, std::size_t n, std::uint32_t missing);
+  void (*match_many6)(const View& view, const std::uint8_t* addresses, std::uint32_t* out,
+                      std::uint8_t* lengths, std::size_t n, std::uint32_t missing);
+};
+
+const Kernels* kernels_scalar() noexcept;
+const Kernels* kernels_avx2() noexcept;  // nullptr where it was not compiled
+const Kernels* kernels_avx512() noexcept;
+const Kernels* kernels_neon() noexcept;
+
+// The kernels of one instruction set; nullptr where this build or this machine has none.
+inline const Kernels* kernels_for(Isa isa) noexcept {
+  if (!isa_supported(isa)) return nullptr;
+  switch (isa) {
+    case Isa::avx2:
+      return kernels_avx2();
+    case Isa::avx512:
+      return kernels_avx512();
+    case Isa::neon:
+      return kernels_neon();
+    default:
+      return kernels_scalar();
+  }
+}
+
+}  // namespace fastpath::fib

@@ -1,0 +1,132 @@
+"""The compiled Fib beside its twin: random tables in small corners of the address space, so they collide."""
+
+from __future__ import annotations
+
+import copy
+import ipaddress
+import pickle
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from fastpath import Fib
+from fastpath.reference.fib import Fib as Twin
+
+
+@st.composite
+def networks(draw) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if draw(st.booleans()):
+        length = draw(st.integers(0, 32))
+        bits = draw(st.sampled_from([0x0A000000, 0x0A0000FF, 0x0AFFFFFF, 0xFFFFFFFF, 0x0B800000]))
+        return ipaddress.ip_network(
+            (bits ^ draw(st.sampled_from([0, 1, 256, 0x8000, 3])), length), strict=False
+        )
+    length = draw(st.integers(0, 128))
+    bits = draw(st.sampled_from([0x20010DB8 << 96, (0x20010DB8 << 96) + (7 << 80), (1 << 128) - 1, 0]))
+    flip = draw(st.sampled_from([0, 1 << 20, 1 << 64, 1 << 79, 1 << 95, 1 << 104, 1 << 119, 0xFF]))
+    return ipaddress.IPv6Network((bits ^ flip, length), strict=False)
+
+
+VALUES = st.one_of(
+    st.integers(0, 5), st.sampled_from([0xFFFD, 0xFFFE, 0xFFFF, 0x10000, 2**32 - 1, 2**32 - 2])
+)
+
+
+def edges(network) -> list:
+    first, last = int(network.network_address), int(network.broadcast_address)
+    kind = type(network.network_address)
+    top = 2**network.max_prefixlen - 1
+    return [kind(value) for value in {first, last, max(first - 1, 0), min(last + 1, top)}]
+
+
+class FibMachine(RuleBasedStateMachine):
+    @initialize(plain=st.booleans())
+    def make(self, plain: bool) -> None:
+        dtype = "uint32" if plain else None
+        self.fib, self.twin = Fib(dtype=dtype), Twin(dtype=dtype)
+        self.touched: list = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")]
+
+    @rule(network=networks(), value=VALUES)
+    def insert(self, network, value) -> None:
+        self.fib.insert(network, value)
+        self.twin.insert(network, value)
+        self.touched.append(network)
+
+    @rule(many=st.lists(st.tuples(networks(), VALUES), max_size=90))
+    def insert_many(self, many) -> None:
+        prefixes, hops = [str(network) for network, _ in many], [value for _, value in many]
+        assert self.fib.insert_many(prefixes, hops) == self.twin.insert_many(prefixes, hops)
+        self.touched += [network for network, _ in many]
+
+    @rule(data=st.data())
+    def delete(self, data) -> None:
+        if self.twin.table:
+            network = data.draw(st.sampled_from(sorted(self.twin.table, key=str)))
+            self.fib.delete(network)
+            self.twin.delete(network)
+
+    @rule(many=st.lists(networks(), max_size=20))
+    def delete_many(self, many) -> None:
+        assert self.fib.delete_many(many) == self.twin.delete_many(many)
+
+    @rule(network=networks())
+    def delete_perhaps_absent(self, network) -> None:
+        outcomes = []
+        for table in (self.fib, self.twin):
+            try:
+                outcomes.append(table.delete(network))
+            except KeyError:
+                outcomes.append(KeyError)
+        assert outcomes[0] == outcomes[1]
+
+    @rule(network=networks())
+    def ask_exact(self, network) -> None:
+        assert self.fib.get(network) == self.twin.get(network)
+        assert list(self.fib.covering(network)) == list(self.twin.covering(network))
+        assert list(self.fib.covered(network)) == list(self.twin.covered(network))
+
+    @rule(how=st.sampled_from([copy.copy, copy.deepcopy, lambda fib: pickle.loads(pickle.dumps(fib))]))
+    def become_a_copy(self, how) -> None:
+        before = self.fib
+        self.fib = how(before)
+        assert self.fib == before
+
+    @rule()
+    def clear(self) -> None:
+        self.fib.clear()
+        self.twin.table.clear()
+
+    @invariant()
+    def same(self) -> None:
+        if not hasattr(self, "fib"):
+            return
+        assert len(self.fib) == len(self.twin)
+        assert list(self.fib.items()) == list(self.twin.items())
+        asked = [address for network in self.touched[-12:] for address in edges(network)]
+        expected = [self.twin.match(address) for address in asked]
+        assert [self.fib.match(address) for address in asked] == expected
+        assert [self.fib.lookup(address) for address in asked] == [found and found[1] for found in expected]
+        for version, array in (
+            (4, np.array([int(a) for a in asked if a.version == 4], dtype=np.uint32)),
+            (6, np.frombuffer(b"".join(a.packed for a in asked if a.version == 6), np.uint8).reshape(-1, 16)),
+        ):
+            wanted = [
+                found for address, found in zip(asked, expected, strict=True) if address.version == version
+            ]
+            ids, lengths = self.fib.match_many(array)
+            assert lengths.tolist() == [found[0].prefixlen if found else 0 for found in wanted]
+            answers = self.fib.lookup_many(array, default=77)
+            for found, id_, answer in zip(wanted, ids.tolist(), answers.tolist(), strict=True):
+                if found is None:
+                    assert (id_, answer) == (0, 77)
+                elif self.fib.plain:
+                    assert id_ == answer == found[1]
+                else:
+                    assert id_ == answer
+                    assert self.fib.values[id_] == found[1]
+
+
+TestFib = FibMachine.TestCase
+TestFib.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
