@@ -66,7 +66,7 @@ class Fib(FibCore):
     def __getitem__(self, key: Prefix) -> Any:
         missing = object()
         if _is_address(key):
-            found = self.match(key)  # type: ignore[arg-type]
+            found = self.match(key)
             if found is None:
                 raise KeyError(key)
             return found[1]
@@ -83,7 +83,7 @@ class Fib(FibCore):
 
     def __contains__(self, key: Prefix) -> bool:
         if _is_address(key):
-            return self.match(key) is not None  # type: ignore[arg-type]
+            return self.match(key) is not None
         missing = object()
         return self.get(key, missing) is not missing
 
