@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import ipaddress
 import os
-import socket
 import threading
 import weakref
 from pathlib import Path
@@ -138,15 +138,12 @@ class DnsServer:
 
 
 def _numeric(host: str) -> str:
-    if not host or "\0" in host:
-        raise ValueError(f"host must be an address or 'localhost', not {host!r}")
     if host == "localhost":
         return "127.0.0.1"
     try:
-        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
+        return str(ipaddress.ip_address(host))
+    except ValueError:
         raise ValueError(f"host must be an IPv4 or IPv6 address or 'localhost', not {host!r}") from None
-    return str(found[0][4][0])
 
 
 def _netns_path(netns: str | os.PathLike[str] | None) -> str:

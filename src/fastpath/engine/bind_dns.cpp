@@ -25,7 +25,7 @@ std::uint64_t random_seed() {
 }
 
 dns::Image::Piece add_piece(Image& image, const py::handle& bytes) {
-  const std::string_view view = py::cast<std::string_view>(py::reinterpret_borrow<py::bytes>(bytes));
+  const std::string_view view = bytes.cast<py::bytes>();
   const Image::Piece piece{static_cast<std::uint32_t>(image.bytes.size()),
                            static_cast<std::uint32_t>(view.size())};
   image.bytes.insert(image.bytes.end(), view.begin(), view.end());
@@ -37,9 +37,12 @@ dns::Image::Piece add_piece(Image& image, const py::handle& bytes) {
 std::shared_ptr<const Image> image_of(const py::tuple& made) {
   auto image = std::make_shared<Image>();
   image->revision = made[0].cast<std::uint64_t>();
-  image->rcode = static_cast<dns::Rcode>(made[1].cast<std::uint16_t>() & 15);
+  image->rcode = static_cast<dns::Rcode>(made[1].cast<std::uint16_t>());
   image->authoritative = made[2].cast<bool>();
   image->order = static_cast<dns::Order>(made[3].cast<std::uint8_t>());
+  if (image->rcode > dns::Rcode::refused || image->order > dns::Order::weighted) {
+    throw py::value_error("an image needs an rcode of 0 to 5 and an order of 0 to 2");
+  }
   image->limit = made[4].cast<std::uint32_t>();
   for (const py::handle& item : made[7].cast<py::tuple>()) image->authority = add_piece(*image, item);
   for (const py::handle& item : made[6].cast<py::tuple>())
