@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastpath._exact import ExactTable, Fdb, FdbEntry, ForwardingTable
 from fastpath.tables.fib import Fib
 
-__all__ = ["Fib"]
+__all__ = ["ExactTable", "Fdb", "FdbEntry", "Fib", "ForwardingTable"]

@@ -1,0 +1,25 @@
+#include "fastpath/exact_table.hpp"
+
+#include <stdexcept>
+
+namespace fastpath {
+
+std::unique_ptr<ExactTable> ExactTable::make(std::size_t key_size, std::size_t capacity, std::uint64_t seed,
+                                             Isa isa) {
+  ExactKernels kernels = exact_kernels_scalar();
+#if defined(__x86_64__)
+  if (isa == Isa::avx2) kernels = exact_kernels_avx2();
+  if (isa == Isa::avx512) kernels = exact_kernels_avx512();
+#else
+  static_cast<void>(isa);
+#endif
+  if (key_size == 0 || key_size > kMaxKeySize) throw std::invalid_argument("key size must be 1..64 bytes");
+  if (key_size <= 4)
+    return std::make_unique<InlineTable<std::uint32_t>>(key_size, capacity, seed, kernels.find4);
+  if (key_size <= 8)
+    return std::make_unique<InlineTable<std::uint64_t>>(key_size, capacity, seed, kernels.find8);
+  if (key_size <= 16) return std::make_unique<InlineTable<Key16>>(key_size, capacity, seed, kernels.find16);
+  return std::make_unique<WideTable>(key_size, capacity, seed, kernels.find_wide);
+}
+
+}  // namespace fastpath

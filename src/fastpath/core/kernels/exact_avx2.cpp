@@ -1,0 +1,56 @@
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "fastpath/exact_table.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx2,bmi,bmi2,popcnt,lzcnt")
+
+namespace fastpath {
+namespace {
+
+// Vector loads of a line that a writer may change: each 64-bit word of it is whole on this architecture, and
+// the version tells whether they belong together.
+template <typename Key, typename Value>
+__attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<Key, Value>& line,
+                                                                  const Key& key) {
+  const auto* data = reinterpret_cast<const __m256i*>(&line);
+  const __m256i low = _mm256_load_si256(data);
+  if constexpr (sizeof(Key) == 4) {
+    const __m256i equal = _mm256_cmpeq_epi32(low, _mm256_set1_epi32(static_cast<int>(key)));
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(equal)));
+  } else if constexpr (sizeof(Key) == 8) {
+    const __m256i wanted = _mm256_set1_epi64x(static_cast<long long>(key));
+    const auto first = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(low, wanted)));
+    if constexpr (Bucket<Key, Value>::kSlots <= 4) return static_cast<std::uint32_t>(first);
+    return static_cast<std::uint32_t>(first) | static_cast<std::uint32_t>(line.key(4) == key) << 4;
+  } else {
+    const __m256i wanted =
+        _mm256_set_epi64x(static_cast<long long>(key.high), static_cast<long long>(key.low),
+                          static_cast<long long>(key.high), static_cast<long long>(key.low));
+    const auto words =
+        static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(low, wanted))));
+    const std::uint32_t pairs = words & (words >> 1);
+    std::uint32_t found = (pairs & 1) | ((pairs >> 1) & 2);
+    if constexpr (Bucket<Key, Value>::kSlots > 2)
+      found |= static_cast<std::uint32_t>(line.key(2) == key) << 2;
+    return found;
+  }
+}
+
+#include "exact_find.hpp"
+
+}  // namespace
+
+ExactKernels exact_kernels_avx2() { return kernels(); }
+
+}  // namespace fastpath
+
+#pragma GCC pop_options
+#endif

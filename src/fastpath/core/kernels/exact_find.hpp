@@ -1,0 +1,243 @@
+// Batch look-ups of the exact tables. Included inside the target region and the anonymous namespace of each
+// instruction set, after it has defined
+//   template <typename Key, typename Value> std::uint32_t match(const Bucket<Key, Value>&, const Key&)
+// which gives the slots that hold the key, valid or not.
+//
+// Keys are taken in groups: while one group is compared, the lines of the next one are on their way.
+
+constexpr std::size_t kGroup = 32;
+
+// What one look into a bucket says.
+template <typename Value>
+struct Look {
+  Value value;
+  bool hit;      // the value is right
+  bool settled;  // a miss is final
+};
+
+template <typename Key, typename Value>
+inline Look<Value> look_once(const Bucket<Key, Value>& line, const Key& key) {
+  using Line = Bucket<Key, Value>;
+  const std::uint32_t meta = line.meta(std::memory_order_acquire);
+  const std::uint32_t found = match(line, key) & meta & Line::kValidMask;
+  const std::uint32_t slot = std::countr_zero(found | 1u << (Line::kSlots - 1));
+  const Value value = line.value(slot);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  const std::uint32_t changed = meta ^ line.meta(std::memory_order_relaxed);
+  const bool stable = (changed & (Line::kVersionMask | Line::kAlternateMask | found)) == 0;
+  return {value, found != 0 && stable, (meta & Line::kAlternateMask) == 0 && stable};
+}
+
+// Prefetches the other buckets that the home bucket names.
+template <typename Index>
+inline void prefetch_alternates(const typename Index::Generation& generation, std::uint64_t home) {
+  using Line = typename Index::Line;
+  std::uint32_t bits = generation.lines[home].meta(std::memory_order_relaxed) & Line::kAlternateMask;
+  for (bits >>= Line::kAlternateShift; bits != 0; bits &= bits - 1) {
+    __builtin_prefetch(&generation.lines[generation.alternate(home, std::countr_zero(bits))]);
+  }
+}
+
+template <typename Key>
+std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys, std::size_t n,
+                        std::uint32_t* values, std::uint32_t missing, std::uint8_t* hit_flags) {
+  using Index = typename InlineTable<Key>::Index;
+  using Generation = typename Index::Generation;
+  struct Lane {
+    Key key;
+    std::uint64_t home;
+  };
+  struct Group {
+    const Generation* generation;
+    bool grows;
+    std::size_t begin;
+    std::size_t count;
+    std::size_t pending_count;
+    Lane lanes[kGroup];
+    std::uint8_t pending[kGroup];
+  };
+  const std::size_t size = table.key_size();
+  const std::uint64_t seed = table.seed();
+
+  const auto stage = [&](Group& group, std::size_t begin) {
+    const auto& state = table.index().state();
+    group.begin = begin;
+    group.count = std::min(kGroup, n - begin);
+    group.pending_count = 0;
+    group.grows = state.old != nullptr;
+    group.generation = state.current;
+    const Generation& generation = *state.current;
+    for (std::size_t i = 0; i < group.count; ++i) {
+      const Key key = load_key<Key>(keys + (begin + i) * size, size);
+      const std::uint64_t hash = hash_key(key, seed);
+      const std::uint64_t home = generation.home(hash);
+      group.lanes[i] = {key, home};
+      __builtin_prefetch(&generation.lines[home]);
+      if (group.grows) [[unlikely]]
+        __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
+    }
+  };
+  std::size_t hits = 0;
+  const auto record = [&](std::size_t i, bool hit) {
+    values[i] = hit ? values[i] : missing;
+    if (hit_flags != nullptr) hit_flags[i] = hit;
+    hits += hit;
+  };
+  const auto compare = [&](Group& group) {
+    const Generation& generation = *group.generation;
+    std::uint32_t* out = values + group.begin;
+    if (group.grows) [[unlikely]] {
+      for (std::size_t i = 0; i < group.count; ++i) {
+        record(group.begin + i, table.find_key(group.lanes[i].key, &out[i]));
+      }
+      return;
+    }
+    for (std::size_t i = 0; i < group.count; ++i) {
+      const Lane& lane = group.lanes[i];
+      const auto seen = look_once(generation.lines[lane.home], lane.key);
+      out[i] = seen.value;
+      record(group.begin + i, seen.hit);
+      group.pending[group.pending_count] = static_cast<std::uint8_t>(i);
+      group.pending_count += !(seen.hit || seen.settled);
+    }
+    for (std::size_t p = 0; p < group.pending_count; ++p) {
+      prefetch_alternates<Index>(generation, group.lanes[group.pending[p]].home);
+    }
+  };
+  const auto settle = [&](const Group& group) {
+    std::uint32_t* out = values + group.begin;
+    for (std::size_t p = 0; p < group.pending_count; ++p) {
+      const std::size_t i = group.pending[p];
+      record(group.begin + i,
+             Index::probe(*group.generation, group.lanes[i].home, group.lanes[i].key, [&](std::uint32_t v) {
+               out[i] = v;
+               return true;
+             }));
+    }
+  };
+
+  Group groups[3];
+  std::size_t staged = 0, compared = 0, settled = 0;
+  const std::size_t total = (n + kGroup - 1) / kGroup;
+  while (settled < total) {
+    if (staged < total) {
+      stage(groups[staged % 3], staged * kGroup);
+      ++staged;
+    }
+    if (compared < staged && (staged - compared > 1 || staged == total)) {
+      compare(groups[compared % 3]);
+      ++compared;
+    }
+    if (settled < compared && (compared - settled > 1 || compared == total)) {
+      settle(groups[settled % 3]);
+      ++settled;
+    }
+  }
+  return hits;
+}
+
+std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::size_t n, std::uint32_t* values,
+                      std::uint32_t missing, std::uint8_t* hit_flags) {
+  using Index = WideTable::Index;
+  using Generation = Index::Generation;
+  struct Lane {
+    std::uint64_t hash;
+    std::uint64_t home;
+    const std::uint8_t* record;
+    std::uint32_t meta;
+    std::uint32_t found;
+  };
+  struct Group {
+    const Generation* generation;
+    bool grows;
+    std::size_t begin;
+    std::size_t count;
+    Lane lanes[kGroup];
+  };
+  const std::size_t size = table.key_size();
+
+  const auto stage = [&](Group& group, std::size_t begin) {
+    const auto& state = table.index().state();
+    group.begin = begin;
+    group.count = std::min(kGroup, n - begin);
+    group.grows = state.old != nullptr;
+    group.generation = state.current;
+    for (std::size_t i = 0; i < group.count; ++i) {
+      const std::uint64_t hash = table.hash(keys + (begin + i) * size);
+      const std::uint64_t home = state.current->home(hash);
+      group.lanes[i].hash = hash;
+      group.lanes[i].home = home;
+      __builtin_prefetch(&state.current->lines[home]);
+      if (group.grows) [[unlikely]]
+        __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
+    }
+  };
+  // Finds the record that the tag points at and sends for it.
+  const auto compare = [&](Group& group) {
+    using Line = Index::Line;
+    for (std::size_t i = 0; i < group.count; ++i) {
+      Lane& lane = group.lanes[i];
+      const Line& line = group.generation->lines[lane.home];
+      lane.meta = line.meta(std::memory_order_acquire);
+      lane.found = match(line, WideTable::tag(lane.hash)) & lane.meta & Line::kValidMask;
+      lane.record = nullptr;
+      if (lane.found != 0) {
+        lane.record = table.record(line.value(std::countr_zero(lane.found)));
+        __builtin_prefetch(lane.record);
+        __builtin_prefetch(lane.record + 8 * ((size + 7) / 8));
+      } else {
+        prefetch_alternates<Index>(*group.generation, lane.home);
+      }
+    }
+  };
+  std::size_t hits = 0;
+  const auto record = [&](std::size_t i, bool hit) {
+    values[i] = hit ? values[i] : missing;
+    if (hit_flags != nullptr) hit_flags[i] = hit;
+    hits += hit;
+  };
+  const auto settle = [&](const Group& group) {
+    using Line = Index::Line;
+    for (std::size_t i = 0; i < group.count; ++i) {
+      const Lane& lane = group.lanes[i];
+      const std::uint8_t* key = keys + (group.begin + i) * size;
+      std::uint32_t* out = values + group.begin + i;
+      const Line& line = group.generation->lines[lane.home];
+      bool hit = false;
+      bool final = lane.found == 0 && (lane.meta & Line::kAlternateMask) == 0;
+      if (lane.found != 0) {
+        *out = table.value(lane.record);
+        hit = final = table.same(lane.record, key);
+      }
+      std::atomic_thread_fence(std::memory_order_acquire);
+      const std::uint32_t first = lane.found & (0u - lane.found);
+      const std::uint32_t changed = lane.meta ^ line.meta(std::memory_order_relaxed);
+      final = final && !group.grows && (changed & (Line::kVersionMask | Line::kAlternateMask | first)) == 0;
+      if (!final) hit = table.find_hashed(lane.hash, key, out);
+      record(group.begin + i, hit);
+    }
+  };
+
+  Group groups[3];
+  std::size_t staged = 0, compared = 0, settled = 0;
+  const std::size_t total = (n + kGroup - 1) / kGroup;
+  while (settled < total) {
+    if (staged < total) {
+      stage(groups[staged % 3], staged * kGroup);
+      ++staged;
+    }
+    if (compared < staged && (staged - compared > 1 || staged == total)) {
+      compare(groups[compared % 3]);
+      ++compared;
+    }
+    if (settled < compared && (compared - settled > 1 || compared == total)) {
+      settle(groups[settled % 3]);
+      ++settled;
+    }
+  }
+  return hits;
+}
+
+ExactKernels kernels() {
+  return {find_inline<std::uint32_t>, find_inline<std::uint64_t>, find_inline<Key16>, find_wide};
+}

@@ -1,0 +1,424 @@
+cdef extern from *:
+    """
+    #include "fastpath/fdb.hpp"
+    namespace {
+    void fdb_lookup_many(void* self, const uint64_t* macs, const uint16_t* vlans, uint32_t* ports,
+                         size_t n) noexcept {
+      const auto* fdb = static_cast<const fastpath::Fdb*>(self);
+      fdb->find_many(macs, vlans, n, fdb->native_now_s(), ports, 0);
+    }
+    size_t fdb_learn_many(void* self, const uint64_t* macs, const uint16_t* vlans, const uint32_t* ports, size_t n,
+                          double now_s) noexcept {
+      try {
+        return static_cast<fastpath::Fdb*>(self)->learn_many(macs, vlans, ports, n, now_s);
+      } catch (...) {
+        return 0;
+      }
+    }
+    }
+    """
+    void fdb_lookup_many(void*, const uint64_t*, const uint16_t*, uint32_t*, size_t) noexcept nogil
+    size_t fdb_learn_many(
+        void*, const uint64_t*, const uint16_t*, const uint32_t*, size_t, double
+    ) noexcept nogil
+
+FdbEntry = collections.namedtuple("FdbEntry", ["mac", "vlan", "port", "static", "age_s"])
+FdbEntry.__module__ = "fastpath.tables"
+FdbEntry.__doc__ = "One station: MAC address as text, VLAN, port, whether it is static, seconds since it was seen."
+
+
+cdef class Fdb:
+    """Forwarding database of a learning bridge: (MAC, VLAN) -> port, with ages.
+
+    Parameters
+    ----------
+    max_age_s : float, default 300
+        A learned entry that was not refreshed for longer is not answered any more, and is removed by :meth:`age` or
+        to make room. ``math.inf``: never.
+    max_entries : int, default 65536
+        When the table is full, a new station takes the place of an old one: of one that is too old if such a one is
+        met, else of the oldest of a few that the port with the most stations has learned, so a flood of addresses
+        from one port pushes out that port's own entries.
+    clock : callable, optional
+        Seconds as a float; :func:`time.monotonic` unless told.
+    dtype : None or "uint32", optional
+        None: a port is any hashable object, and batch results are ids (``fdb.values[id]``, 0 = no entry).
+        ``"uint32"``: a port is an integer or anything with ``__index__``.
+    max_entries_per_port : int, optional
+        A limit for each port; a port that has reached it pays for new stations itself.
+    seed : int, optional
+        Of the hash; random unless told.
+
+    Notes
+    -----
+    Group (multicast) addresses and the zero address are never learned. Threads: any number of readers beside one
+    writer at a time; a look-up takes no lock. Cost: one cache line a look-up or refresh. Times are kept in
+    microseconds.
+    """
+
+    cdef unique_ptr[CFdb] table
+    cdef Values objects
+    cdef object clock
+    cdef bint monotonic
+    cdef FdbLimits limits
+    cdef fastpath_fdb_v1 interface
+
+    def __init__(
+        self,
+        *,
+        max_age_s=300.0,
+        max_entries=65536,
+        clock=None,
+        dtype=None,
+        max_entries_per_port=None,
+        seed=None,
+    ):
+        if self.table.get() != NULL:
+            raise TypeError("an Fdb is made once")
+        if isinstance(max_age_s, (str, bytes)):
+            raise TypeError(f"max_age_s must be seconds as a number, got {type(max_age_s).__name__}")
+        age_s = float(max_age_s)
+        if not age_s > 0:
+            raise ValueError(f"max_age_s must be more than 0 seconds, got {age_s}")
+        if clock is not None and not callable(clock):
+            raise TypeError(f"clock must be callable, got {type(clock).__name__}")
+        self.limits.max_age_s = age_s
+        self.limits.max_entries = checked_count(max_entries, "max_entries", 1)
+        self.limits.max_entries_per_port = self.limits.max_entries
+        if max_entries_per_port is not None:
+            self.limits.max_entries_per_port = checked_count(max_entries_per_port, "max_entries_per_port", 1)
+        cdef cbool plain = checked_dtype(dtype)
+        self.clock = clock
+        self.monotonic = clock is None or clock is time.monotonic
+        cdef double start = self.now()
+        if age_s < 1e9:
+            start -= age_s  # so that entries of that age can be restored from a pickle
+        self.table.reset(new CFdb(self.limits, start, self.monotonic, checked_seed(seed)))
+        self.objects = None if plain else Values()
+
+    cdef double now(self) except? -1:
+        return time.monotonic() if self.monotonic else self.clock()
+
+    cdef uint16_t vlan_of(self, vlan) except? 0xFFFF:
+        try:
+            number = operator.index(vlan)
+        except TypeError:
+            raise TypeError(f"vlan must be an int, got {type(vlan).__name__}") from None
+        if not 0 <= number <= 4095:
+            raise ValueError(f"vlan must be 0..4095, got {number}")
+        return number
+
+    cdef uint32_t number_of(self, port) except? 0:
+        """The core's name of a port; an object gets an id on first sight, which purge() takes back."""
+        if self.objects is None:
+            return checked_uint32(port, "port")
+        number = self.objects.ids.get(port) if port.__hash__ is not None else None
+        return self.objects.acquire(port) if number is None else number
+
+    cdef object port_of(self, uint32_t number):
+        return number if self.objects is None else self.objects.at(number)
+
+    def learn(self, mac, port, vlan=0):
+        """Note that a station was seen on a port.
+
+        Parameters
+        ----------
+        mac : str, 6 bytes or int
+            The source address of a frame. Group addresses and the zero address are ignored.
+        port : object
+            Hashable and not None; an integer with ``dtype="uint32"``.
+        vlan : int, default 0
+            0..4095.
+
+        Returns
+        -------
+        bool
+            Whether the entry is new or has moved to another port.
+        """
+        cdef uint64_t address = mac_of(mac)
+        cdef uint16_t tag = self.vlan_of(vlan)
+        cdef uint32_t number = self.number_of(port)
+        self.table.get().reclaim()
+        return self.table.get().learn_many(&address, &tag, &number, 1, self.now()) != 0
+
+    def add_static(self, mac, port, vlan=0):
+        """Add an entry that neither ages nor moves; it replaces a learned one.
+
+        Raises
+        ------
+        CapacityError
+            The table is full of static entries.
+        """
+        cdef uint64_t address = mac_of(mac)
+        cdef uint16_t tag = self.vlan_of(vlan)
+        cdef uint32_t number = self.number_of(port)
+        self.table.get().reclaim()
+        if not self.table.get().add_static(address, tag, number, self.now()):
+            raise CapacityError(f"all {self.limits.max_entries} entries are static")
+
+    def delete(self, mac, vlan=0):
+        """Remove an entry, static or learned; KeyError if it is not there."""
+        cdef uint64_t address = mac_of(mac)
+        cdef uint16_t tag = self.vlan_of(vlan)
+        self.table.get().reclaim()
+        if not self.table.get().erase(address, tag):
+            raise KeyError((mac, vlan))
+
+    def lookup(self, mac, vlan=0):
+        """The port of a station, or None."""
+        cdef uint32_t number = 0
+        if not self.table.get().find(mac_of(mac), self.vlan_of(vlan), self.now(), &number):
+            return None
+        return self.port_of(number)
+
+    def __contains__(self, station):
+        cdef uint32_t number = 0
+        mac, vlan = station if isinstance(station, tuple) and len(station) == 2 else (station, 0)
+        return self.table.get().find(mac_of(mac), self.vlan_of(vlan), self.now(), &number)
+
+    cdef cnp.ndarray vlans_of(self, vlans, size_t n):
+        if isinstance(vlans, np.ndarray):
+            if vlans.dtype.kind not in "iu":
+                raise TypeError(f"vlans must be uint16[{n}], got an array of {vlans.dtype}")
+            array = vlans
+        elif isinstance(vlans, (str, bytes)):
+            raise TypeError(f"vlans must be uint16[{n}], an int or None, got {type(vlans).__name__}")
+        elif hasattr(vlans, "__index__"):
+            array = np.full(n, self.vlan_of(vlans), np.uint16)
+        else:
+            try:
+                listed = list(vlans)
+            except TypeError:
+                raise TypeError(
+                    f"vlans must be uint16[{n}], an int or None, got {type(vlans).__name__}"
+                ) from None
+            array = np.fromiter((self.vlan_of(vlan) for vlan in listed), np.uint16, len(listed))
+        if array.shape != (n,):
+            raise ValueError(f"vlans must have shape ({n},), got {array.shape}")
+        if n and (array.min() < 0 or array.max() > 4095):
+            raise ValueError(f"vlans must be 0..4095, got {array.min()}..{array.max()}")
+        return np.ascontiguousarray(array, np.uint16)
+
+    def learn_many(self, macs, ports, vlans=None):
+        """Learn many stations, in order.
+
+        Parameters
+        ----------
+        macs : ndarray of uint64 (n,) or uint8 (n, 6), or sequence of MAC addresses
+        ports : one port for all, or a sequence or ``uint32[n]`` array of n ports
+            With objects, an array holds ids of :attr:`values`; a list or tuple is a sequence of ports.
+        vlans : ndarray of uint16 (n,), int or None
+            None: VLAN 0.
+
+        Returns
+        -------
+        int
+            How many entries are new or have moved.
+        """
+        cdef cnp.ndarray addresses = checked_macs(macs, "macs")
+        cdef size_t n = <size_t> cnp.PyArray_DIM(addresses, 0)
+        cdef cnp.ndarray numbers
+        cdef cnp.ndarray tags
+        cdef const uint16_t* tag_data = NULL
+        if vlans is not None:
+            tags = self.vlans_of(vlans, n)
+            tag_data = <const uint16_t*> cnp.PyArray_DATA(tags)
+        if isinstance(ports, np.ndarray):
+            numbers = checked_uint32s(ports, n, "ports")
+            if self.objects is not None and n and not 0 < numbers.min() <= numbers.max() < len(self.objects):
+                raise ValueError(f"ports as an array are ids of values, 1..{len(self.objects) - 1}")
+        elif isinstance(ports, (list, tuple)):
+            if <size_t> len(ports) != n:
+                raise ValueError(f"ports must be {n} ports, one a MAC address, got {len(ports)}")
+            numbers = np.fromiter((self.number_of(port) for port in ports), np.uint32, n)
+        else:
+            numbers = np.full(n, self.number_of(ports), np.uint32)
+        cdef const uint64_t* mac_data = <const uint64_t*> cnp.PyArray_DATA(addresses)
+        cdef const uint32_t* port_data = <const uint32_t*> cnp.PyArray_DATA(numbers)
+        cdef double now_s = self.now()
+        cdef size_t changed
+        self.table.get().reclaim()
+        if n < RELEASE_KEYS:
+            return self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
+        with nogil:
+            changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
+        return changed
+
+    def lookup_many(self, macs, vlans=None, *, out=None, default=0):
+        """The ports (``dtype="uint32"``) or port ids of many stations; ``default`` where there is none.
+
+        Parameters
+        ----------
+        macs : ndarray of uint64 (n,) or uint8 (n, 6), or sequence of MAC addresses
+        vlans : ndarray of uint16 (n,), int or None
+        out : ndarray of uint32, shape (n,), optional
+        default : int, default 0
+
+        Returns
+        -------
+        ndarray of uint32, shape (n,)
+        """
+        cdef uint32_t missing = checked_uint32(default, "default")
+        cdef cnp.ndarray addresses = checked_macs(macs, "macs")
+        cdef size_t n = <size_t> cnp.PyArray_DIM(addresses, 0)
+        cdef cnp.ndarray tags
+        cdef const uint16_t* tag_data = NULL
+        if vlans is not None:
+            tags = self.vlans_of(vlans, n)
+            tag_data = <const uint16_t*> cnp.PyArray_DATA(tags)
+        cdef cnp.ndarray result = checked_out(out, n)
+        cdef const uint64_t* mac_data = <const uint64_t*> cnp.PyArray_DATA(addresses)
+        cdef uint32_t* found = <uint32_t*> cnp.PyArray_DATA(result)
+        cdef double now_s = self.now()
+        if n < RELEASE_KEYS:
+            self.table.get().find_many(mac_data, tag_data, n, now_s, found, missing)
+        else:
+            with nogil:
+                self.table.get().find_many(mac_data, tag_data, n, now_s, found, missing)
+        return result
+
+    def age(self):
+        """Remove learned entries that are too old; returns how many."""
+        cdef double now_s = self.now()
+        cdef size_t removed
+        self.table.get().reclaim()
+        with nogil:
+            removed = self.table.get().age(now_s)
+        return removed
+
+    def purge(self, port, *, static=False):
+        """Remove what was learned on a port, and with ``static=True`` its static entries too; returns how many."""
+        cdef size_t removed
+        cdef uint32_t number
+        if self.objects is None:
+            number = checked_uint32(port, "port")
+        else:
+            known = self.objects.ids.get(port) if port.__hash__ is not None else None
+            if known is None:
+                if port.__hash__ is None:
+                    raise TypeError(f"ports must be hashable, got {type(port).__name__}")
+                return 0
+            number = known
+        self.table.get().reclaim()
+        removed = self.table.get().purge(number, static)
+        if self.objects is not None and self.table.get().count_of(number) == 0:
+            self.objects.release(number)
+        return removed
+
+    def clear(self):
+        """Remove everything, static entries too."""
+        self.table.get().reclaim()
+        self.table.get().clear()
+
+    def entries(self):
+        """List of :class:`FdbEntry`: the stations that :meth:`lookup` would find now, at one point in time."""
+        cdef vector[FdbStation] found
+        cdef double now_s = self.now()
+        with nogil:
+            found = self.table.get().entries(now_s)
+        return [
+            FdbEntry(mac_text(entry.mac), entry.vlan, self.port_of(entry.port), entry.is_static, entry.age_s)
+            for entry in found
+        ]
+
+    def __iter__(self):
+        return iter(self.entries())
+
+    def __len__(self):
+        """Entries held, those that are too old but not yet removed included."""
+        return self.table.get().size()
+
+    @property
+    def values(self):
+        """Ports by id: ``values[id]``; None for a table of integers."""
+        return self.objects
+
+    @property
+    def dtype(self):
+        """None (objects) or ``"uint32"``."""
+        return "uint32" if self.objects is None else None
+
+    @property
+    def max_age_s(self):
+        """Seconds after which a learned entry is not answered any more."""
+        return self.limits.max_age_s
+
+    @property
+    def max_entries(self):
+        """Entries that the table holds at most."""
+        return self.limits.max_entries
+
+    @property
+    def moves(self):
+        """Stations that were learned on another port than before."""
+        return self.table.get().counters().moves
+
+    @property
+    def evictions(self):
+        """Entries that made room for others before they were too old."""
+        return self.table.get().counters().evictions
+
+    @property
+    def refused(self):
+        """Stations that were not learned because nothing could make room."""
+        return self.table.get().counters().refused
+
+    @property
+    def nbytes(self):
+        """Bytes held by the compiled side."""
+        return self.table.get().nbytes()
+
+    @property
+    def capsule(self):
+        """The table for other extension modules and native threads (``capi.h``); only with ``dtype="uint32"``."""
+        if self.objects is not None:
+            raise NotSupported(f"only Fdb(dtype='uint32') has a capsule, this is {self!r}")
+        self.interface.version = 1
+        self.interface.self = self.table.get()
+        self.interface.lookup_many = fdb_lookup_many
+        self.interface.learn_many = fdb_learn_many
+        return owning_capsule(self, &self.interface, FASTPATH_FDB_CAPSULE)
+
+    def _options(self):
+        return {
+            "max_age_s": self.limits.max_age_s,
+            "max_entries": self.limits.max_entries,
+            "max_entries_per_port": self.limits.max_entries_per_port,
+            "clock": self.clock,
+            "dtype": self.dtype,
+        }
+
+    def copy(self):
+        """A table of its own with the same entries and ages; the counters start at 0."""
+        made = _new_fdb(type(self), self._options())
+        made.__setstate__(self.entries())
+        return made
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        return _new_fdb, (type(self), self._options()), self.entries()
+
+    def __setstate__(self, state):
+        cdef uint64_t address
+        cdef uint16_t tag
+        cdef uint32_t number
+        cdef double now_s = self.now()
+        for mac, vlan, port, static, age_s in state:
+            if static:
+                self.add_static(mac, port, vlan)
+                continue
+            address, tag, number = mac_of(mac), self.vlan_of(vlan), self.number_of(port)
+            self.table.get().learn_many(&address, &tag, &number, 1, now_s - age_s)
+
+    def __repr__(self):
+        dtype = "" if self.objects is not None else ", dtype='uint32'"
+        return f"<Fdb(max_age_s={self.limits.max_age_s:g}{dtype}): {len(self)} of {self.limits.max_entries} entries>"
+
+
+def _new_fdb(cls, options):
+    return cls(**options)

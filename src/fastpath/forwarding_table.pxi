@@ -1,0 +1,439 @@
+cdef extern from "fastpath/capi.h":
+    ctypedef struct fastpath_forwarding_v1:
+        uint32_t version
+        void* self
+        void (*lookup_many)(void*, const uint64_t*, const uint64_t*, uint32_t*, size_t) noexcept nogil
+        int (*insert)(void*, uint64_t, uint64_t, uint32_t) noexcept nogil
+        int (*erase)(void*, uint64_t, uint64_t) noexcept nogil
+    const char* FASTPATH_FORWARDING_CAPSULE
+    ctypedef struct fastpath_fdb_v1:
+        uint32_t version
+        void* self
+        void (*lookup_many)(void*, const uint64_t*, const uint16_t*, uint32_t*, size_t) noexcept nogil
+        size_t (*learn_many)(
+            void*, const uint64_t*, const uint16_t*, const uint32_t*, size_t, double
+        ) noexcept nogil
+    const char* FASTPATH_FDB_CAPSULE
+
+cdef extern from *:
+    """
+    #include "fastpath/forwarding_table.hpp"
+    #include "fastpath/mac.hpp"
+    namespace {
+    void forwarding_lookup_many(void* self, const uint64_t* sources, const uint64_t* destinations, uint32_t* egress,
+                                size_t n) noexcept {
+      static_cast<fastpath::ForwardingTable*>(self)->find_many(reinterpret_cast<const uint8_t*>(sources),
+                                                               reinterpret_cast<const uint8_t*>(destinations), n,
+                                                               egress, 0);
+    }
+    int forwarding_insert(void* self, uint64_t source, uint64_t destination, uint32_t egress) noexcept {
+      try {
+        uint32_t previous = 0;
+        static_cast<fastpath::ForwardingTable*>(self)->put(reinterpret_cast<const uint8_t*>(&source),
+                                                           reinterpret_cast<const uint8_t*>(&destination), egress,
+                                                           &previous);
+        return 0;
+      } catch (...) {
+        return -1;
+      }
+    }
+    int forwarding_erase(void* self, uint64_t source, uint64_t destination) noexcept {
+      uint32_t previous = 0;
+      return static_cast<fastpath::ForwardingTable*>(self)->erase(reinterpret_cast<const uint8_t*>(&source),
+                                                                  reinterpret_cast<const uint8_t*>(&destination),
+                                                                  &previous);
+    }
+    }
+    """
+    void forwarding_lookup_many(void*, const uint64_t*, const uint64_t*, uint32_t*, size_t) noexcept nogil
+    int forwarding_insert(void*, uint64_t, uint64_t, uint32_t) noexcept nogil
+    int forwarding_erase(void*, uint64_t, uint64_t) noexcept nogil
+
+_KINDS = {"mac": 8, "ipv4": 4, "ipv6": 16}
+
+
+cdef class ForwardingTable:
+    """(source, destination) -> egress: the exact pair first, then any source.
+
+    Parameters
+    ----------
+    kind : {"mac", "ipv4", "ipv6"}
+        What the addresses are. MAC: ``"aa:bb:cc:dd:ee:ff"`` (also ``-`` and bare hex), 6 bytes or an int. IP: str,
+        :mod:`ipaddress` objects, packed bytes, or (IPv4 only) an int.
+    dtype : None or "uint32", optional
+        None: an egress is any hashable object, and batch results are ids (``table.values[id]``, 0 = no entry).
+        ``"uint32"``: an egress is an integer or anything with ``__index__``, and batch results are the integers.
+    capacity : int, optional
+        Pairs to make room for at once.
+    seed : int, optional
+        Of the hash; random unless told.
+
+    Notes
+    -----
+    A mapping of ``(source, destination)`` pairs; a source of None stands for any source. Iteration gives the
+    addresses as text. Threads, cost and ids: as in :class:`ExactTable`, of which this is two.
+    """
+
+    cdef unique_ptr[CForwardingTable] table
+    cdef Values objects
+    cdef str kind_name
+    cdef size_t width
+    cdef uint64_t hash_seed
+    cdef fastpath_forwarding_v1 interface
+
+    def __init__(self, kind="mac", *, dtype=None, capacity=None, seed=None):
+        if not isinstance(kind, str):
+            raise TypeError(f"kind must be 'mac', 'ipv4' or 'ipv6', got {type(kind).__name__}")
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be 'mac', 'ipv4' or 'ipv6', got {kind!r}")
+        if self.table.get() != NULL:
+            raise TypeError("a ForwardingTable is made once")
+        cdef size_t room = 0 if capacity is None else checked_count(capacity, "capacity", 0)
+        cdef cbool plain = checked_dtype(dtype)
+        self.hash_seed = checked_seed(seed)
+        self.width = _KINDS[kind]
+        self.table.reset(new CForwardingTable(self.width, room, self.hash_seed))
+        self.kind_name = kind
+        self.objects = None if plain else Values()
+
+    cdef int packed(self, address, uint8_t* out) except -1:
+        """Writes an address in the form of the core."""
+        cdef uint64_t mac
+        cdef uint32_t word
+        if self.width == 8:
+            mac = mac_of(address)
+            memcpy(out, &mac, 8)
+            return 0
+        made = self.ip_of(address)
+        if self.width == 4:
+            word = int(made)
+            memcpy(out, &word, 4)
+        else:
+            raw = made.packed
+            memcpy(out, PyBytes_AS_STRING(raw), 16)
+        return 0
+
+    cdef object ip_of(self, address):
+        wanted = ipaddress.IPv4Address if self.width == 4 else ipaddress.IPv6Address
+        if isinstance(address, wanted):
+            return address
+        if isinstance(address, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
+            raise ValueError(f"an address of kind {self.kind_name} is wanted, got {address}")
+        if isinstance(address, (bytes, bytearray)):
+            if <size_t> len(address) != self.width:
+                raise ValueError(f"a packed {self.kind_name} address has {self.width} bytes, got {len(address)}")
+            return wanted(bytes(address))
+        if isinstance(address, str):
+            return wanted(address)
+        if self.width == 4:
+            try:
+                return wanted(operator.index(address))
+            except TypeError:
+                pass
+        raise TypeError(f"{address!r} is not an {self.kind_name} address: {type(address).__name__}")
+
+    cdef str text(self, const uint8_t* packed):
+        cdef uint64_t mac
+        cdef uint32_t word
+        if self.width == 8:
+            memcpy(&mac, packed, 8)
+            return mac_text(mac)
+        if self.width == 4:
+            memcpy(&word, packed, 4)
+            return str(ipaddress.IPv4Address(word))
+        return str(ipaddress.IPv6Address(PyBytes_FromStringAndSize(<const char*> packed, 16)))
+
+    cdef object egress_of(self, uint32_t number):
+        return number if self.objects is None else self.objects.at(number)
+
+    def insert(self, source, destination, egress):
+        """Insert a pair, or replace its egress.
+
+        Parameters
+        ----------
+        source : address or None
+            None: any source.
+        destination : address
+        egress : object
+            Hashable and not None; with ``dtype="uint32"`` an integer 0..2**32-1 or anything with ``__index__``.
+        """
+        cdef uint8_t from_[16]
+        cdef uint8_t to[16]
+        cdef uint8_t* first = NULL
+        cdef uint32_t previous = 0
+        cdef uint32_t number
+        if source is not None:
+            self.packed(source, from_)
+            first = from_
+        self.packed(destination, to)
+        self.table.get().reclaim()
+        if self.objects is None:
+            self.table.get().put(first, to, checked_uint32(egress, "egress"), &previous)
+            return
+        number = self.objects.acquire(egress)
+        try:
+            self.table.get().put(first, to, number, &previous)
+        except BaseException:
+            self.objects.release(number)
+            raise
+        self.objects.release(previous)
+
+    def insert_many(self, sources, destinations, egresses):
+        """Insert or replace many pairs. ``sources`` None: all of them for any source. Returns how many are new."""
+        listed = list(destinations) if not isinstance(destinations, np.ndarray) else self.scalars(destinations)
+        if sources is None:
+            first = [None] * len(listed)
+        else:
+            first = list(sources) if not isinstance(sources, np.ndarray) else self.scalars(sources)
+        values = list(egresses)
+        if not len(first) == len(listed) == len(values):
+            raise ValueError(
+                f"sources, destinations and egresses differ in length: {len(first)}, {len(listed)}, {len(values)}"
+            )
+        before = len(self)
+        for source, destination, egress in zip(first, listed, values):
+            self.insert(source, destination, egress)
+        return len(self) - before
+
+    cdef list scalars(self, array):
+        """The elements of an address array as what a scalar call takes."""
+        if array.ndim == 2:
+            return [bytes(row) for row in self.addresses(array, "addresses")] if self.width == 16 else \
+                [mac for mac in checked_macs(array, "addresses").tolist()]
+        return self.addresses(array, "addresses").tolist()
+
+    def delete(self, source, destination):
+        """Remove exactly this entry (None: the one for any source); KeyError if it is not there."""
+        cdef uint8_t from_[16]
+        cdef uint8_t to[16]
+        cdef uint8_t* first = NULL
+        cdef uint32_t previous = 0
+        if source is not None:
+            self.packed(source, from_)
+            first = from_
+        self.packed(destination, to)
+        self.table.get().reclaim()
+        if not self.table.get().erase(first, to, &previous):
+            raise KeyError((source, destination))
+        if self.objects is not None:
+            self.objects.release(previous)
+
+    cdef bint find_exactly(self, source, destination, uint32_t* egress) except -1:
+        cdef uint8_t from_[16]
+        cdef uint8_t to[16]
+        cdef uint8_t* first = NULL
+        if source is not None:
+            self.packed(source, from_)
+            first = from_
+        self.packed(destination, to)
+        return self.table.get().get(first, to, egress)
+
+    def get(self, source, destination, default=None):
+        """The egress of exactly this entry (None: the one for any source), or ``default``."""
+        cdef uint32_t egress = 0
+        if not self.find_exactly(source, destination, &egress):
+            return default
+        return self.egress_of(egress)
+
+    def lookup(self, source, destination):
+        """Where a packet goes: the egress of the exact pair, else of any source, else None."""
+        cdef uint8_t from_[16]
+        cdef uint8_t to[16]
+        cdef uint8_t* first = NULL
+        cdef uint32_t egress = 0
+        if source is not None:
+            self.packed(source, from_)
+            first = from_
+        self.packed(destination, to)
+        if not self.table.get().find(first, to, &egress):
+            return None
+        return self.egress_of(egress)
+
+    cdef cnp.ndarray addresses(self, addresses, str name):
+        """An address array in the form of the core."""
+        if self.width == 8:
+            macs = checked_macs(addresses, name)
+            return macs & np.uint64(0xFFFFFFFFFFFF) if macs.size and int(macs.max()) >> 48 else macs
+        if isinstance(addresses, np.ndarray):
+            if self.width == 4:
+                if addresses.dtype != np.uint32:
+                    raise TypeError(f"{name} must be uint32[n], got an array of {addresses.dtype}")
+                if addresses.ndim != 1:
+                    raise ValueError(f"{name} must be uint32[n], got shape {addresses.shape}")
+                return np.ascontiguousarray(addresses)
+            return checked_rows(addresses, 16, name)
+        if isinstance(addresses, (str, bytes, bytearray)):
+            raise TypeError(f"{name} must be an array or a sequence of addresses, got one {type(addresses).__name__}")
+        try:
+            listed = [self.ip_of(address) for address in addresses]
+        except TypeError:
+            if not hasattr(addresses, "__iter__"):
+                raise TypeError(
+                    f"{name} must be an array or a sequence of addresses, got {type(addresses).__name__}"
+                ) from None
+            raise
+        if self.width == 4:
+            return np.fromiter((int(address) for address in listed), np.uint32, len(listed))
+        return np.frombuffer(b"".join(address.packed for address in listed), np.uint8).reshape(len(listed), 16)
+
+    def lookup_many(self, sources, destinations, *, out=None, default=0):
+        """Where many packets go.
+
+        Parameters
+        ----------
+        sources, destinations : arrays of n addresses, or sequences of them
+            MAC: ``uint64[n]`` (low 48 bits) or ``uint8[n, 6]``; IPv4: ``uint32[n]``; IPv6: ``uint8[n, 16]``.
+        out : ndarray of uint32, shape (n,), optional
+            Reused for the result.
+        default : int, default 0
+            What a miss gives.
+
+        Returns
+        -------
+        ndarray of uint32, shape (n,)
+            Ids, or the integers themselves with ``dtype="uint32"``.
+        """
+        cdef uint32_t missing = checked_uint32(default, "default")
+        cdef cnp.ndarray first = self.addresses(sources, "sources")
+        cdef cnp.ndarray second = self.addresses(destinations, "destinations")
+        cdef size_t n = <size_t> cnp.PyArray_DIM(first, 0)
+        if <size_t> cnp.PyArray_DIM(second, 0) != n:
+            raise ValueError(f"sources and destinations differ in length: {n} and {second.shape[0]}")
+        cdef cnp.ndarray result = checked_out(out, n)
+        cdef const uint8_t* from_ = <const uint8_t*> cnp.PyArray_DATA(first)
+        cdef const uint8_t* to = <const uint8_t*> cnp.PyArray_DATA(second)
+        cdef uint32_t* egress = <uint32_t*> cnp.PyArray_DATA(result)
+        if n < RELEASE_KEYS:
+            self.table.get().find_many(from_, to, n, egress, missing)
+        else:
+            with nogil:
+                self.table.get().find_many(from_, to, n, egress, missing)
+        return result
+
+    def __getitem__(self, pair):
+        cdef uint32_t egress = 0
+        source, destination = self.pair_of(pair)
+        if not self.find_exactly(source, destination, &egress):
+            raise KeyError(pair)
+        return self.egress_of(egress)
+
+    def __setitem__(self, pair, egress):
+        source, destination = self.pair_of(pair)
+        self.insert(source, destination, egress)
+
+    def __delitem__(self, pair):
+        source, destination = self.pair_of(pair)
+        self.delete(source, destination)
+
+    def __contains__(self, pair):
+        cdef uint32_t egress = 0
+        source, destination = self.pair_of(pair)
+        return self.find_exactly(source, destination, &egress)
+
+    cdef tuple pair_of(self, pair):
+        if not isinstance(pair, tuple):
+            raise TypeError(f"a key is a (source, destination) pair, got {type(pair).__name__}")
+        if len(pair) != 2:
+            raise ValueError(f"a key is a (source, destination) pair, got {len(pair)} elements")
+        return pair
+
+    def items(self):
+        """List of ``((source, destination), egress)`` with addresses as text; a source of None is any source."""
+        cdef vector[uint8_t] keys
+        cdef vector[uint32_t] numbers
+        cdef vector[uint8_t] any_keys
+        cdef vector[uint32_t] any_numbers
+        cdef size_t i
+        with nogil:
+            self.table.get().pairs().export_to(keys, numbers)
+            self.table.get().any().export_to(any_keys, any_numbers)
+        listed = []
+        for i in range(numbers.size()):
+            source = self.text(keys.data() + 2 * self.width * i)
+            destination = self.text(keys.data() + 2 * self.width * i + self.width)
+            listed.append(((source, destination), self.egress_of(numbers[i])))
+        for i in range(any_numbers.size()):
+            listed.append(((None, self.text(any_keys.data() + self.width * i)), self.egress_of(any_numbers[i])))
+        return listed
+
+    def __iter__(self):
+        return iter([pair for pair, _ in self.items()])
+
+    def __len__(self):
+        return self.table.get().size()
+
+    def clear(self):
+        """Remove everything."""
+        self.table.get().reclaim()
+        self.table.get().clear()
+        if self.objects is not None:
+            self.objects = Values()
+
+    @property
+    def values(self):
+        """Objects by id: ``values[id]``; None for a table of integers."""
+        return self.objects
+
+    @property
+    def kind(self):
+        """``"mac"``, ``"ipv4"`` or ``"ipv6"``."""
+        return self.kind_name
+
+    @property
+    def dtype(self):
+        """None (objects) or ``"uint32"``."""
+        return "uint32" if self.objects is None else None
+
+    @property
+    def seed(self):
+        """Of the hash."""
+        return self.hash_seed
+
+    @property
+    def nbytes(self):
+        """Bytes held by the compiled side."""
+        return self.table.get().nbytes()
+
+    @property
+    def capsule(self):
+        """The table for other extension modules and native threads (``capi.h``).
+
+        Only for MAC addresses and integers: native code can hold neither objects nor their ids.
+        """
+        if self.width != 8 or self.objects is not None:
+            raise NotSupported(
+                f"only ForwardingTable('mac', dtype='uint32') has a capsule, this is {self!r}"
+            )
+        self.interface.version = 1
+        self.interface.self = self.table.get()
+        self.interface.lookup_many = forwarding_lookup_many
+        self.interface.insert = forwarding_insert
+        self.interface.erase = forwarding_erase
+        return owning_capsule(self, &self.interface, FASTPATH_FORWARDING_CAPSULE)
+
+    def copy(self):
+        """A table of its own with the same entries."""
+        made = type(self)(self.kind_name, dtype=self.dtype, capacity=len(self))
+        made.__setstate__(self.items())
+        return made
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        return _new_forwarding_table, (type(self), self.kind_name, self.dtype, len(self)), self.items()
+
+    def __setstate__(self, state):
+        for (source, destination), egress in state:
+            self.insert(source, destination, egress)
+
+    def __repr__(self):
+        dtype = "" if self.objects is not None else ", dtype='uint32'"
+        return f"<ForwardingTable({self.kind_name!r}{dtype}): {len(self)} entries>"
+
+
+def _new_forwarding_table(cls, kind, dtype, capacity):
+    return cls(kind, dtype=dtype, capacity=capacity)

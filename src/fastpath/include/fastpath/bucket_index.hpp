@@ -1,0 +1,489 @@
+// A hash index whose buckets are single cache lines: keys, values and everything a look-up needs to know.
+//
+// A key lives in its home bucket or, when that was full, in one of four alternates at fixed distances; the
+// home bucket says which alternates hold keys of it. A look-up therefore reads one line, seldom two, and a
+// miss ends in its home bucket unless that bucket overflowed. (Lines per bucket after Askitis; the marks of
+// the home bucket after the hop information of Herlihy, Shavit and Tzafrir, "Hopscotch hashing", 2008.)
+//
+// One writer (the owner's lock), any number of readers that never wait: a bucket's meta word carries a
+// version that the writer raises before it reuses a slot or moves a key, and a reader that sees it change
+// looks again. The version has 20 bits: it would take a million reuses of one line between two loads of one
+// reader to fool it.
+//
+// Growth makes an array of twice the size and moves a few buckets with each write. While it lasts, a key
+// whose old home has not been moved yet is looked for in the old array first.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <type_traits>
+
+#include "fastpath/epoch.hpp"
+#include "fastpath/hash.hpp"
+#include "fastpath/pages.hpp"
+
+namespace fastpath {
+
+struct Key16 {
+  std::uint64_t low;
+  std::uint64_t high;
+  friend bool operator==(const Key16&, const Key16&) = default;
+};
+
+namespace bucket_detail {
+
+template <typename Word>
+inline Word load_relaxed(const Word& word) noexcept {
+  return std::atomic_ref<Word>(const_cast<Word&>(word)).load(std::memory_order_relaxed);
+}
+template <typename Word>
+inline void store_relaxed(Word& word, Word value) noexcept {
+  std::atomic_ref<Word>(word).store(value, std::memory_order_relaxed);
+}
+inline Key16 load_relaxed(const Key16& key) noexcept {
+  return {load_relaxed(key.low), load_relaxed(key.high)};
+}
+inline void store_relaxed(Key16& key, Key16 value) noexcept {
+  store_relaxed(key.low, value.low);
+  store_relaxed(key.high, value.high);
+}
+
+}  // namespace bucket_detail
+
+template <typename Key, typename Value>
+struct alignas(64) Bucket {
+  static constexpr std::size_t kSlots = (64 - sizeof(std::uint32_t)) / (sizeof(Key) + sizeof(Value));
+  static constexpr std::size_t kWords = (64 - kSlots * (sizeof(Key) + sizeof(Value))) / sizeof(std::uint32_t);
+
+  static constexpr std::uint32_t kValidMask = (1u << kSlots) - 1;
+  static constexpr int kAlternateShift = 8;
+  static constexpr std::uint32_t kAlternateMask = 0xFu << kAlternateShift;
+  static constexpr std::uint32_t kVersionOne = 1u << 12;
+  static constexpr std::uint32_t kVersionMask = ~(kVersionOne - 1);
+
+  Key keys[kSlots];
+  Value values[kSlots];
+  std::uint32_t words[kWords];  // the last one is the meta word: valid bits, alternates, version
+
+  std::uint32_t meta(std::memory_order order) const noexcept {
+    return std::atomic_ref<std::uint32_t>(const_cast<std::uint32_t&>(words[kWords - 1])).load(order);
+  }
+  void set_meta(std::uint32_t value, std::memory_order order) noexcept {
+    std::atomic_ref<std::uint32_t>(words[kWords - 1]).store(value, order);
+  }
+  Key key(std::size_t slot) const noexcept { return bucket_detail::load_relaxed(keys[slot]); }
+  Value value(std::size_t slot) const noexcept { return bucket_detail::load_relaxed(values[slot]); }
+  void set_value(std::size_t slot, Value value) noexcept {
+    bucket_detail::store_relaxed(values[slot], value);
+  }
+
+  // Bits of the slots that hold `wanted`, valid or not.
+  std::uint32_t match(const Key& wanted) const noexcept {
+    std::uint32_t mask = 0;
+    for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      mask |= static_cast<std::uint32_t>(key(slot) == wanted) << slot;
+    }
+    return mask;
+  }
+
+  // Writer only. Fills a free slot: the version first, the contents, then the valid bit.
+  void write(std::size_t slot, const Key& key, Value value) noexcept {
+    const std::uint32_t raised = meta(std::memory_order_relaxed) + kVersionOne;
+    set_meta(raised, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_release);
+    bucket_detail::store_relaxed(keys[slot], key);
+    bucket_detail::store_relaxed(values[slot], value);
+    set_meta(raised | 1u << slot, std::memory_order_release);
+  }
+};
+
+// Value is trivially copyable, 4 or 8 bytes. Owner is asked for the hash of an entry when it has to move:
+// `std::uint64_t hash_of(const Key&, Value) const`.
+template <typename Key, typename Value, typename Owner>
+class BucketIndex {
+ public:
+  using Line = Bucket<Key, Value>;
+  static constexpr std::size_t kAlternates = 4;
+  static constexpr std::size_t kSlots = Line::kSlots;
+
+  // One array of buckets.
+  struct Generation {
+    explicit Generation(std::uint64_t buckets)
+        : count(buckets), memory(buckets * sizeof(Line)), lines(static_cast<Line*>(memory.data())) {
+      constexpr std::uint64_t kDistance[kAlternates] = {1, 11, 137, 1621};
+      for (std::size_t i = 0; i < kAlternates; ++i) {
+        distance[i] = kDistance[i] % buckets;
+        while (distance[i] == 0 || std::find(distance, distance + i, distance[i]) != distance + i) {
+          distance[i] = (distance[i] + 1) % buckets;
+        }
+      }
+    }
+    std::uint64_t home(std::uint64_t hash) const noexcept {
+      return static_cast<std::uint64_t>((static_cast<unsigned __int128>(hash) * count) >> 64);
+    }
+    std::uint64_t alternate(std::uint64_t home, std::size_t which) const noexcept {
+      const std::uint64_t at = home + distance[which];
+      return at >= count ? at - count : at;
+    }
+    std::uint64_t count;
+    std::uint64_t distance[kAlternates];
+    Pages memory;
+    Line* lines;
+  };
+
+  // What readers follow. `moved` counts the homes of `old` whose keys are all in `current`.
+  struct State {
+    Generation* current;
+    Generation* old;
+    std::atomic<std::uint64_t> moved{0};
+  };
+
+  struct Place {
+    Generation* generation = nullptr;
+    std::uint64_t home = 0;
+    std::uint64_t bucket = 0;
+    std::size_t slot = 0;
+    explicit operator bool() const noexcept { return generation != nullptr; }
+    Line& line() const noexcept { return generation->lines[bucket]; }
+  };
+
+  BucketIndex(const Owner& owner, EpochDomain& epochs, std::size_t capacity)
+      : owner_(owner), epochs_(epochs) {
+    auto generation = std::make_unique<Generation>(buckets_for(capacity));
+    nbytes_ = generation->memory.bytes();
+    state_.store(new State{generation.get(), nullptr});
+    generation.release();
+  }
+  BucketIndex(const BucketIndex&) = delete;
+  BucketIndex& operator=(const BucketIndex&) = delete;
+  ~BucketIndex() {
+    State* state = state_.load();
+    delete state->current;
+    delete state->old;
+    delete state;
+  }
+
+  std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
+  std::size_t nbytes() const noexcept { return nbytes_.load(std::memory_order_relaxed); }
+  const State& state() const noexcept { return *state_.load(std::memory_order_acquire); }
+
+  // Finds an entry of this hash and key that `accept(value)` agrees to. `accept` runs before it is known that
+  // the value belongs to the key; only its last call counts.
+  template <typename Accept>
+  bool find(std::uint64_t hash, const Key& key, Accept&& accept) const {
+    const State& seen = state();
+    if (seen.old != nullptr) [[unlikely]] {
+      const std::uint64_t home = seen.old->home(hash);
+      if (home >= seen.moved.load(std::memory_order_acquire) && probe(*seen.old, home, key, accept))
+        return true;
+    }
+    return probe(*seen.current, seen.current->home(hash), key, accept);
+  }
+
+  // The same in one array.
+  template <typename Accept>
+  static bool probe(const Generation& generation, std::uint64_t home, const Key& key, Accept&& accept) {
+    const Line& first = generation.lines[home];
+    for (;;) {
+      const std::uint32_t meta = first.meta(std::memory_order_acquire);
+      Outcome outcome = look(first, meta, key, accept);
+      for (std::uint32_t bits = (meta & Line::kAlternateMask) >> Line::kAlternateShift;
+           outcome == Outcome::absent && bits != 0; bits &= bits - 1) {
+        const Line& line = generation.lines[generation.alternate(home, std::countr_zero(bits))];
+        outcome = look(line, line.meta(std::memory_order_acquire), key, accept);
+      }
+      if (outcome == Outcome::found) return true;
+      if (outcome == Outcome::absent) {
+        std::atomic_thread_fence(std::memory_order_acquire);
+        const std::uint32_t changed = meta ^ first.meta(std::memory_order_relaxed);
+        if ((changed & (Line::kVersionMask | Line::kAlternateMask)) == 0) return false;
+      }
+    }
+  }
+
+  // Everything below: writer only.
+
+  template <typename Accept>
+  Place locate(std::uint64_t hash, const Key& key, Accept&& accept) const {
+    const State& seen = state();
+    if (seen.old != nullptr) {
+      const std::uint64_t home = seen.old->home(hash);
+      if (home >= seen.moved.load(std::memory_order_relaxed)) {
+        if (Place place = locate_in(*seen.old, home, key, accept)) return place;
+      }
+    }
+    return locate_in(*seen.current, seen.current->home(hash), key, accept);
+  }
+
+  // Adds an entry that is known to be absent. Throws std::bad_alloc, or std::length_error when keys collide
+  // so badly that no table would hold them.
+  void add(std::uint64_t hash, const Key& key, Value value) {
+    step();
+    State* seen = state_.load(std::memory_order_relaxed);
+    if (seen->old == nullptr && size() >= limit_of(*seen->current)) seen = start_growth();
+    while (!place(*seen->current, hash, key, value)) {
+      if (size() * 16 < seen->current->count * kSlots) throw std::length_error("too many keys with one hash");
+      finish_growth();
+      seen = start_growth();
+    }
+    size_.store(size() + 1, std::memory_order_relaxed);
+  }
+
+  void erase(const Place& place) noexcept {
+    clear_slot(*place.generation, place.home, place.bucket, place.slot);
+    size_.store(size() - 1, std::memory_order_relaxed);
+  }
+
+  // Moves a few buckets of a table that grows. Called by each write.
+  void step() {
+    State* seen = state_.load(std::memory_order_relaxed);
+    if (seen->old == nullptr) return;
+    std::uint64_t home = seen->moved.load(std::memory_order_relaxed);
+    const std::uint64_t end = std::min<std::uint64_t>(home + kStep, seen->old->count);
+    for (; home < end; ++home) {
+      move_home(*seen->old, home, *seen->current);
+      seen->moved.store(home + 1, std::memory_order_release);
+    }
+    if (home == seen->old->count) publish(new State{seen->current, nullptr}, seen->old);
+  }
+
+  void finish_growth() {
+    while (state_.load(std::memory_order_relaxed)->old != nullptr) step();
+  }
+
+  // Buckets of the current array.
+  std::uint64_t buckets() const noexcept { return state().current->count; }
+
+  void clear(std::size_t capacity) {
+    auto generation = std::make_unique<Generation>(buckets_for(capacity));
+    State* seen = state_.load(std::memory_order_relaxed);
+    Generation* current = seen->current;
+    publish(new State{generation.get(), nullptr}, seen->old);
+    generation.release();
+    epochs_.retire(current);
+    size_.store(0, std::memory_order_relaxed);
+  }
+
+  // Calls `each(key, value, place)` for every entry; it may erase the entry at `place`.
+  template <typename Each>
+  void for_each(Each&& each) {
+    const State& seen = state();
+    if (seen.old != nullptr) {
+      const std::uint64_t moved = seen.moved.load(std::memory_order_relaxed);
+      walk(*seen.old, 0, seen.old->count, [&](const Key& key, Value value, Place place) {
+        if (place.home >= moved) each(key, value, place);
+      });
+    }
+    walk(*seen.current, 0, seen.current->count, each);
+  }
+
+  // The entries of `count` buckets of the current array from `start` on (modulo its size): a clock hand.
+  template <typename Each>
+  void for_some(std::uint64_t start, std::uint64_t count, Each&& each) {
+    Generation& generation = *state().current;
+    start %= generation.count;
+    const std::uint64_t end = std::min(start + count, generation.count);
+    walk(generation, start, end, each);
+  }
+
+ private:
+  enum class Outcome { found, absent, again };
+  static constexpr std::uint64_t kStep = 4;
+  static constexpr std::uint64_t kLeastBuckets = 16;
+
+  static std::uint64_t buckets_for(std::size_t capacity) {
+    // A table made for `capacity` keys is 80 % full with them and need not grow.
+    return std::max<std::uint64_t>(kLeastBuckets, (capacity + capacity / 4) / kSlots + 1);
+  }
+  static std::size_t limit_of(const Generation& generation) noexcept {
+    return generation.count * kSlots / 16 * 15;
+  }
+
+  template <typename Accept>
+  static Outcome look(const Line& line, std::uint32_t meta, const Key& key, Accept&& accept) {
+    for (std::uint32_t mask = line.match(key) & meta & Line::kValidMask; mask != 0; mask &= mask - 1) {
+      const int slot = std::countr_zero(mask);
+      const bool accepted = accept(line.value(slot));
+      std::atomic_thread_fence(std::memory_order_acquire);
+      const std::uint32_t changed = meta ^ line.meta(std::memory_order_relaxed);
+      if ((changed & (Line::kVersionMask | 1u << slot)) != 0) return Outcome::again;
+      if (accepted) return Outcome::found;
+    }
+    return Outcome::absent;
+  }
+
+  template <typename Accept>
+  Place locate_in(Generation& generation, std::uint64_t home, const Key& key, Accept&& accept) const {
+    const auto in_bucket = [&](std::uint64_t bucket) -> Place {
+      const Line& line = generation.lines[bucket];
+      const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
+      for (std::uint32_t mask = line.match(key) & valid; mask != 0; mask &= mask - 1) {
+        const std::size_t slot = std::countr_zero(mask);
+        if (accept(line.value(slot))) return {&generation, home, bucket, slot};
+      }
+      return {};
+    };
+    if (Place place = in_bucket(home)) return place;
+    std::uint32_t bits = generation.lines[home].meta(std::memory_order_relaxed) & Line::kAlternateMask;
+    for (bits >>= Line::kAlternateShift; bits != 0; bits &= bits - 1) {
+      if (Place place = in_bucket(generation.alternate(home, std::countr_zero(bits)))) return place;
+    }
+    return {};
+  }
+
+  std::uint64_t home_of(const Generation& generation, const Line& line, std::size_t slot) const {
+    return generation.home(owner_.hash_of(line.key(slot), line.value(slot)));
+  }
+
+  static int free_slot(const Line& line) noexcept {
+    const std::uint32_t free = ~line.meta(std::memory_order_relaxed) & Line::kValidMask;
+    return free == 0 ? -1 : std::countr_zero(free);
+  }
+
+  // Writes into the home bucket or the emptiest alternate; if all are full, makes room by moving one entry.
+  bool place(Generation& generation, std::uint64_t hash, const Key& key, Value value) {
+    const std::uint64_t home = generation.home(hash);
+    if (put_at(generation, home, key, value)) return true;
+    return make_room(generation, home) && put_at(generation, home, key, value);
+  }
+
+  bool put_at(Generation& generation, std::uint64_t home, const Key& key, Value value) {
+    Line& first = generation.lines[home];
+    if (const int slot = free_slot(first); slot >= 0) {
+      first.write(slot, key, value);
+      return true;
+    }
+    int most_free = 0;
+    std::size_t best = 0;
+    for (std::size_t i = 0; i < kAlternates; ++i) {
+      const Line& line = generation.lines[generation.alternate(home, i)];
+      const int free = std::popcount(~line.meta(std::memory_order_relaxed) & Line::kValidMask);
+      if (free > most_free) {
+        most_free = free;
+        best = i;
+      }
+    }
+    if (most_free == 0) return false;
+    Line& line = generation.lines[generation.alternate(home, best)];
+    line.write(free_slot(line), key, value);
+    const std::uint32_t meta = first.meta(std::memory_order_relaxed);
+    first.set_meta(meta | 1u << (Line::kAlternateShift + best), std::memory_order_release);
+    return true;
+  }
+
+  // Moves one entry out of the buckets that `home` may use to another bucket that the entry may use.
+  bool make_room(Generation& generation, std::uint64_t home) {
+    for (std::size_t i = 0; i <= kAlternates; ++i) {
+      const std::uint64_t from = i == 0 ? home : generation.alternate(home, i - 1);
+      for (std::size_t slot = 0; slot < kSlots; ++slot) {
+        if (move_entry(generation, from, slot)) return true;
+      }
+    }
+    return false;
+  }
+
+  bool move_entry(Generation& generation, std::uint64_t from, std::size_t slot) {
+    Line& line = generation.lines[from];
+    const Key key = line.key(slot);
+    const Value value = line.value(slot);
+    const std::uint64_t home = generation.home(owner_.hash_of(key, value));
+    Line& first = generation.lines[home];
+    for (std::size_t i = 0; i <= kAlternates; ++i) {
+      const std::uint64_t to = i == 0 ? home : generation.alternate(home, i - 1);
+      const int free = to == from ? -1 : free_slot(generation.lines[to]);
+      if (free < 0) continue;
+      generation.lines[to].write(free, key, value);
+      // A reader that has passed the new place must find the home's version changed when it misses the old
+      // one.
+      std::uint32_t meta = first.meta(std::memory_order_relaxed) + Line::kVersionOne;
+      if (i > 0) meta |= 1u << (Line::kAlternateShift + i - 1);
+      first.set_meta(meta, std::memory_order_release);
+      clear_slot(generation, home, from, slot);
+      return true;
+    }
+    return false;
+  }
+
+  void clear_slot(Generation& generation, std::uint64_t home, std::uint64_t bucket,
+                  std::size_t slot) noexcept {
+    Line& line = generation.lines[bucket];
+    line.set_meta(line.meta(std::memory_order_relaxed) & ~(1u << slot), std::memory_order_release);
+    if (bucket == home) return;
+    const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
+    for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
+      if (home_of(generation, line, std::countr_zero(mask)) == home) return;
+    }
+    Line& first = generation.lines[home];
+    std::uint32_t meta = first.meta(std::memory_order_relaxed);
+    for (std::size_t i = 0; i < kAlternates; ++i) {
+      if (generation.alternate(home, i) == bucket) meta &= ~(1u << (Line::kAlternateShift + i));
+    }
+    first.set_meta(meta, std::memory_order_release);
+  }
+
+  State* start_growth() {
+    State* seen = state_.load(std::memory_order_relaxed);
+    auto generation = std::make_unique<Generation>(seen->current->count * 2);
+    auto* next = new State{generation.get(), seen->current};
+    generation.release();
+    publish(next, nullptr);
+    return next;
+  }
+
+  void publish(State* next, Generation* dead) {
+    State* before = state_.exchange(next);
+    std::size_t bytes = next->current->memory.bytes();
+    if (next->old != nullptr) bytes += next->old->memory.bytes();
+    nbytes_.store(bytes, std::memory_order_relaxed);
+    if (dead != nullptr) epochs_.retire(dead);
+    epochs_.retire(before);
+  }
+
+  void move_home(Generation& old, std::uint64_t home, Generation& current) {
+    const auto move_from = [&](std::uint64_t bucket) {
+      const Line& line = old.lines[bucket];
+      const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
+      for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
+        const std::size_t slot = std::countr_zero(mask);
+        const Key key = line.key(slot);
+        const Value value = line.value(slot);
+        const std::uint64_t hash = owner_.hash_of(key, value);
+        if (old.home(hash) != home) continue;
+        if (!place(current, hash, key, value)) throw std::length_error("too many keys with one hash");
+      }
+    };
+    move_from(home);
+    std::uint32_t bits = old.lines[home].meta(std::memory_order_relaxed) & Line::kAlternateMask;
+    for (bits >>= Line::kAlternateShift; bits != 0; bits &= bits - 1) {
+      const std::uint64_t bucket = old.alternate(home, std::countr_zero(bits));
+      if (bucket != home) move_from(bucket);
+    }
+  }
+
+  template <typename Each>
+  void walk(Generation& generation, std::uint64_t begin, std::uint64_t end, Each&& each) {
+    for (std::uint64_t bucket = begin; bucket < end; ++bucket) {
+      Line& line = generation.lines[bucket];
+      const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
+      for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
+        const std::size_t slot = std::countr_zero(mask);
+        each(line.key(slot), line.value(slot),
+             Place{&generation, home_of(generation, line, slot), bucket, slot});
+      }
+    }
+  }
+
+  const Owner& owner_;
+  EpochDomain& epochs_;
+  std::atomic<State*> state_{nullptr};
+  std::atomic<std::size_t> size_{0};
+  std::atomic<std::size_t> nbytes_{0};
+};
+
+}  // namespace fastpath

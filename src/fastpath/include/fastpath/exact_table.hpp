@@ -1,0 +1,390 @@
+// Exact match: a hash table of keys of one size, 1 to 64 bytes, to 32-bit values.
+//
+// Keys up to 16 bytes stand in the bucket itself, padded to 4, 8 or 16 bytes: a hit costs one cache line.
+// Longer keys stand in an array of records that never move; their buckets hold 32 bits of the hash and the
+// record's number.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
+
+#include "fastpath/bucket_index.hpp"
+#include "fastpath/cpu.hpp"
+#include "fastpath/epoch.hpp"
+#include "fastpath/hash.hpp"
+#include "fastpath/pages.hpp"
+
+namespace fastpath {
+
+// Look-ups take no lock; writes queue on one. A look-up from a thread that does not hold whatever lock guards
+// reclaim() (the GIL, in Python) must hold a guard of epochs().
+class ExactTable {
+ public:
+  static constexpr std::size_t kMaxKeySize = 64;
+
+  static std::unique_ptr<ExactTable> make(std::size_t key_size, std::size_t capacity, std::uint64_t seed,
+                                          Isa isa = isa_in_use());
+  virtual ~ExactTable() = default;
+
+  virtual bool find(const std::uint8_t* key, std::uint32_t* value) const noexcept = 0;
+  // keys: n * key_size bytes. Returns the number of hits; misses are `missing`, and `hit`, if it is not null,
+  // says which are which. Holds a guard.
+  virtual std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values,
+                                std::uint32_t missing, std::uint8_t* hit = nullptr) const noexcept = 0;
+  // Returns whether the key is new; if not, `previous` gets the value it had.
+  virtual bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) = 0;
+  // The same for many, later ones winning. `previous` may be null; new keys leave 0 there. Returns how many
+  // are new.
+  virtual std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
+                               std::uint32_t* previous) = 0;
+  virtual bool erase(const std::uint8_t* key, std::uint32_t* previous) = 0;
+  virtual void clear() = 0;
+  virtual std::size_t size() const noexcept = 0;
+  virtual std::size_t nbytes() const noexcept = 0;
+  // All entries, at one point in time.
+  virtual void export_to(std::vector<std::uint8_t>& keys, std::vector<std::uint32_t>& values) const = 0;
+
+  std::size_t key_size() const noexcept { return key_size_; }
+  std::uint64_t seed() const noexcept { return seed_; }
+  EpochDomain& epochs() const noexcept { return epochs_; }
+  // Frees what no reader can still see. Only from under the lock that unguarded look-ups hold.
+  void reclaim() {
+    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) epochs_.reclaim();
+  }
+
+ protected:
+  ExactTable(std::size_t key_size, std::uint64_t seed) : key_size_(key_size), seed_(seed) {}
+  const std::size_t key_size_;
+  const std::uint64_t seed_;
+  mutable std::mutex mutex_;
+  mutable EpochDomain epochs_;
+};
+
+// Key bytes as integers, zero-padded: overlapping loads instead of a copy of variable size.
+template <typename Key>
+inline Key load_key(const std::uint8_t* p, std::size_t size) noexcept {
+  using hash_detail::load32;
+  using hash_detail::load64;
+  if constexpr (sizeof(Key) == 4) {
+    if (size == 4) return load32(p);
+    return p[0] | static_cast<std::uint32_t>(p[size / 2]) << (8 * (size / 2)) |
+           static_cast<std::uint32_t>(p[size - 1]) << (8 * (size - 1));
+  } else if constexpr (sizeof(Key) == 8) {
+    if (size == 8) return load64(p);
+    return load32(p) | static_cast<std::uint64_t>(load32(p + size - 4)) << (8 * (size - 4));
+  } else {
+    return {load64(p), load64(p + size - 8) >> (8 * (16 - size))};
+  }
+}
+
+template <typename Key>
+inline void store_key(const Key& key, std::uint8_t* p, std::size_t size) noexcept {
+  static_assert(std::endian::native == std::endian::little);
+  std::memcpy(p, &key, size);
+}
+
+template <typename Key>
+inline std::uint64_t hash_key(const Key& key, std::uint64_t seed) noexcept {
+  static_assert(std::endian::native == std::endian::little);
+  return xxh3_64(&key, sizeof(Key), seed);
+}
+
+// Keys of up to 16 bytes, in the bucket.
+template <typename Key>
+class InlineTable final : public ExactTable {
+ public:
+  using Index = BucketIndex<Key, std::uint32_t, InlineTable>;
+  using FindMany = std::size_t (*)(const InlineTable&, const std::uint8_t*, std::size_t, std::uint32_t*,
+                                   std::uint32_t, std::uint8_t*);
+
+  InlineTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindMany find_many)
+      : ExactTable(key_size, seed), find_many_(find_many), index_(*this, epochs_, capacity) {}
+
+  std::uint64_t hash_of(const Key& key, std::uint32_t) const noexcept { return hash_key(key, seed_); }
+  const Index& index() const noexcept { return index_; }
+
+  bool find_key(const Key& key, std::uint32_t* value) const noexcept {
+    return index_.find(hash_key(key, seed_), key, [value](std::uint32_t found) {
+      *value = found;
+      return true;
+    });
+  }
+  bool find(const std::uint8_t* key, std::uint32_t* value) const noexcept override {
+    return find_key(load_key<Key>(key, key_size_), value);
+  }
+  std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values, std::uint32_t missing,
+                        std::uint8_t* hit) const noexcept override {
+    const EpochDomain::Guard guard(epochs_);
+    return find_many_(*this, keys, n, values, missing, hit);
+  }
+  bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
+    const std::lock_guard lock(mutex_);
+    return put_locked(load_key<Key>(key, key_size_), value, previous);
+  }
+  std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
+                       std::uint32_t* previous) override {
+    const std::lock_guard lock(mutex_);
+    std::size_t added = 0;
+    std::uint32_t before = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i + kAhead < n) prefetch(load_key<Key>(keys + (i + kAhead) * key_size_, key_size_));
+      before = 0;
+      added += put_locked(load_key<Key>(keys + i * key_size_, key_size_), values[i], &before);
+      if (previous != nullptr) previous[i] = before;
+    }
+    return added;
+  }
+  bool erase(const std::uint8_t* key, std::uint32_t* previous) override {
+    const std::lock_guard lock(mutex_);
+    const Key wanted = load_key<Key>(key, key_size_);
+    const auto place = index_.locate(hash_key(wanted, seed_), wanted, [](std::uint32_t) { return true; });
+    if (!place) return false;
+    *previous = place.line().value(place.slot);
+    index_.erase(place);
+    return true;
+  }
+  void clear() override {
+    const std::lock_guard lock(mutex_);
+    index_.clear(0);
+  }
+  std::size_t size() const noexcept override { return index_.size(); }
+  std::size_t nbytes() const noexcept override { return index_.nbytes(); }
+  void export_to(std::vector<std::uint8_t>& keys, std::vector<std::uint32_t>& values) const override {
+    const std::lock_guard lock(mutex_);
+    keys.reserve(size() * key_size_);
+    values.reserve(size());
+    index_.for_each([&](const Key& key, std::uint32_t value, const auto&) {
+      keys.resize(keys.size() + key_size_);
+      store_key(key, keys.data() + keys.size() - key_size_, key_size_);
+      values.push_back(value);
+    });
+  }
+
+ private:
+  static constexpr std::size_t kAhead = 12;
+
+  void prefetch(const Key& key) const noexcept {
+    const auto& generation = *index_.state().current;
+    __builtin_prefetch(&generation.lines[generation.home(hash_key(key, seed_))], 1);
+  }
+  bool put_locked(const Key& key, std::uint32_t value, std::uint32_t* previous) {
+    const std::uint64_t hash = hash_key(key, seed_);
+    if (const auto place = index_.locate(hash, key, [](std::uint32_t) { return true; })) {
+      *previous = place.line().value(place.slot);
+      place.line().set_value(place.slot, value);
+      return false;
+    }
+    index_.add(hash, key, value);
+    return true;
+  }
+
+  const FindMany find_many_;
+  mutable Index index_;  // export_to() walks it under the lock
+};
+
+// Records of one size that keep their address: chunks of doubling size, so a number is found with one count
+// of leading zeros and nothing is ever copied.
+class RecordStore {
+ public:
+  explicit RecordStore(std::size_t stride) : stride_(stride) {}
+
+  std::uint8_t* at(std::uint32_t number) const noexcept {
+    const int chunk = std::bit_width(number >> kFirstBits);
+    const std::uint32_t base = chunk == 0 ? 0 : kFirst << (chunk - 1);
+    return chunks_[chunk].load(std::memory_order_acquire) + std::size_t{number - base} * stride_;
+  }
+  std::uint32_t take() {
+    if (!free_.empty()) {
+      const std::uint32_t number = free_.back();
+      free_.pop_back();
+      return number;
+    }
+    const std::uint32_t number = used_;
+    const int chunk = std::bit_width(number >> kFirstBits);
+    if (chunks_[chunk].load(std::memory_order_relaxed) == nullptr) {
+      Pages pages(stride_ * (chunk == 0 ? kFirst : std::size_t{kFirst} << (chunk - 1)));
+      nbytes_.store(nbytes() + pages.bytes(), std::memory_order_relaxed);
+      chunks_[chunk].store(static_cast<std::uint8_t*>(pages.data()), std::memory_order_release);
+      memory_.push_back(std::move(pages));
+    }
+    ++used_;
+    return number;
+  }
+  void give_back(std::uint32_t number) { free_.push_back(number); }
+  std::size_t nbytes() const noexcept { return nbytes_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr int kFirstBits = 10;
+  static constexpr std::uint32_t kFirst = 1u << kFirstBits;
+  const std::size_t stride_;
+  std::atomic<std::uint8_t*> chunks_[33 - kFirstBits] = {};
+  std::vector<Pages> memory_;
+  std::vector<std::uint32_t> free_;
+  std::uint32_t used_ = 0;
+  std::atomic<std::size_t> nbytes_{0};
+};
+
+// Keys of 17 to 64 bytes. A record is the key in whole 64-bit words, zero-padded, then the value.
+class WideTable final : public ExactTable {
+ public:
+  using Index = BucketIndex<std::uint32_t, std::uint32_t, WideTable>;
+  using FindMany = std::size_t (*)(const WideTable&, const std::uint8_t*, std::size_t, std::uint32_t*,
+                                   std::uint32_t, std::uint8_t*);
+
+  WideTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindMany find_many)
+      : ExactTable(key_size, seed),
+        words_((key_size + 7) / 8),
+        find_many_(find_many),
+        records_(words_ * 8 + 8),
+        index_(*this, epochs_, capacity) {}
+
+  std::uint64_t hash(const std::uint8_t* key) const noexcept {
+    return hash_detail::xxh3_17to128(key, key_size_, seed_);
+  }
+  static std::uint32_t tag(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
+  std::uint64_t hash_of(std::uint32_t, std::uint32_t record) const noexcept {
+    return hash(records_.at(record));
+  }
+  const Index& index() const noexcept { return index_; }
+  const std::uint8_t* record(std::uint32_t number) const noexcept { return records_.at(number); }
+
+  // Whether the record holds the key; the last word of the key overlaps the one before it.
+  bool same(const std::uint8_t* record, const std::uint8_t* key) const noexcept {
+    const auto* stored = reinterpret_cast<const std::uint64_t*>(record);
+    std::uint64_t differ = 0;
+    for (std::size_t i = 0; i + 1 < words_; ++i) {
+      differ |= bucket_detail::load_relaxed(stored[i]) ^ hash_detail::load64(key + 8 * i);
+    }
+    return (differ | (bucket_detail::load_relaxed(stored[words_ - 1]) ^ last_word(key))) == 0;
+  }
+  std::uint32_t value(const std::uint8_t* record) const noexcept {
+    return bucket_detail::load_relaxed(*reinterpret_cast<const std::uint32_t*>(record + words_ * 8));
+  }
+
+  bool find_hashed(std::uint64_t hash, const std::uint8_t* key, std::uint32_t* result) const noexcept {
+    return index_.find(hash, tag(hash), [&](std::uint32_t number) {
+      const std::uint8_t* found = record(number);
+      *result = value(found);
+      return same(found, key);
+    });
+  }
+  bool find(const std::uint8_t* key, std::uint32_t* result) const noexcept override {
+    return find_hashed(hash(key), key, result);
+  }
+  std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values, std::uint32_t missing,
+                        std::uint8_t* hit) const noexcept override {
+    const EpochDomain::Guard guard(epochs_);
+    return find_many_(*this, keys, n, values, missing, hit);
+  }
+  bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
+    const std::lock_guard lock(mutex_);
+    return put_locked(key, value, previous);
+  }
+  std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
+                       std::uint32_t* previous) override {
+    const std::lock_guard lock(mutex_);
+    std::size_t added = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i + kAhead < n) {
+        const auto& generation = *index_.state().current;
+        __builtin_prefetch(&generation.lines[generation.home(hash(keys + (i + kAhead) * key_size_))], 1);
+      }
+      std::uint32_t before = 0;
+      added += put_locked(keys + i * key_size_, values[i], &before);
+      if (previous != nullptr) previous[i] = before;
+    }
+    return added;
+  }
+  bool erase(const std::uint8_t* key, std::uint32_t* previous) override {
+    const std::lock_guard lock(mutex_);
+    const auto place = locate(hash(key), key);
+    if (!place) return false;
+    const std::uint32_t number = place.line().value(place.slot);
+    *previous = value(record(number));
+    index_.erase(place);
+    records_.give_back(number);
+    return true;
+  }
+  void clear() override {
+    const std::lock_guard lock(mutex_);
+    // One by one: a record may be written again only after its bucket says so.
+    index_.for_each([&](std::uint32_t, std::uint32_t number, const auto& place) {
+      index_.erase(place);
+      records_.give_back(number);
+    });
+  }
+  std::size_t size() const noexcept override { return index_.size(); }
+  std::size_t nbytes() const noexcept override { return index_.nbytes() + records_.nbytes(); }
+  void export_to(std::vector<std::uint8_t>& keys, std::vector<std::uint32_t>& values) const override {
+    const std::lock_guard lock(mutex_);
+    keys.reserve(size() * key_size_);
+    values.reserve(size());
+    index_.for_each([&](std::uint32_t, std::uint32_t number, const auto&) {
+      const std::uint8_t* found = record(number);
+      keys.insert(keys.end(), found, found + key_size_);
+      values.push_back(value(found));
+    });
+  }
+
+ private:
+  static constexpr std::size_t kAhead = 12;
+
+  std::uint64_t last_word(const std::uint8_t* key) const noexcept {
+    return hash_detail::load64(key + key_size_ - 8) >> (8 * (words_ * 8 - key_size_));
+  }
+  Index::Place locate(std::uint64_t hashed, const std::uint8_t* key) const {
+    return index_.locate(hashed, tag(hashed),
+                         [&](std::uint32_t number) { return same(record(number), key); });
+  }
+  bool put_locked(const std::uint8_t* key, std::uint32_t new_value, std::uint32_t* previous) {
+    const std::uint64_t hashed = hash(key);
+    if (const auto place = locate(hashed, key)) {
+      auto* word = reinterpret_cast<std::uint32_t*>(records_.at(place.line().value(place.slot)) + words_ * 8);
+      *previous = bucket_detail::load_relaxed(*word);
+      bucket_detail::store_relaxed(*word, new_value);
+      return false;
+    }
+    const std::uint32_t number = records_.take();
+    auto* words = reinterpret_cast<std::uint64_t*>(records_.at(number));
+    // Whoever reads a word of the new key in a record used before must see that the old key is gone.
+    std::atomic_thread_fence(std::memory_order_release);
+    for (std::size_t i = 0; i + 1 < words_; ++i) {
+      bucket_detail::store_relaxed(words[i], hash_detail::load64(key + 8 * i));
+    }
+    bucket_detail::store_relaxed(words[words_ - 1], last_word(key));
+    bucket_detail::store_relaxed(*reinterpret_cast<std::uint32_t*>(words + words_), new_value);
+    try {
+      index_.add(hashed, tag(hashed), number);
+    } catch (...) {
+      records_.give_back(number);
+      throw;
+    }
+    return true;
+  }
+
+  const std::size_t words_;
+  const FindMany find_many_;
+  RecordStore records_;
+  mutable Index index_;  // export_to() walks it under the lock
+};
+
+// The batch kernels of one instruction set.
+struct ExactKernels {
+  InlineTable<std::uint32_t>::FindMany find4;
+  InlineTable<std::uint64_t>::FindMany find8;
+  InlineTable<Key16>::FindMany find16;
+  WideTable::FindMany find_wide;
+};
+ExactKernels exact_kernels_scalar();
+#if defined(__x86_64__)
+ExactKernels exact_kernels_avx2();
+ExactKernels exact_kernels_avx512();
+#endif
+
+}  // namespace fastpath

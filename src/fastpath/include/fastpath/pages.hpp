@@ -1,0 +1,80 @@
+// Zeroed memory for tables: aligned to a cache line, and on huge pages where the kernel grants them.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace fastpath {
+
+// A random look-up into megabytes of 4 KiB pages pays a page walk on top of the cache miss.
+class Pages {
+ public:
+  Pages() = default;
+  explicit Pages(std::size_t bytes) : bytes_(bytes) {
+    if (bytes == 0) return;
+    if (bytes < kHuge) {
+      bytes_ = (bytes + 63) / 64 * 64;
+      data_ = std::aligned_alloc(64, bytes_);
+      if (data_ == nullptr) throw std::bad_alloc();
+      std::memset(data_, 0, bytes_);
+      return;
+    }
+    bytes_ = (bytes + kHuge - 1) / kHuge * kHuge;
+    if (bytes_ < bytes) throw std::bad_alloc();
+    void* mapped = mmap(nullptr, bytes_ + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    auto* start = static_cast<std::uint8_t*>(mapped);
+    const std::size_t skip = (kHuge - reinterpret_cast<std::uintptr_t>(start) % kHuge) % kHuge;
+    if (skip != 0) munmap(start, skip);
+    munmap(start + skip + bytes_, kHuge - skip);
+    data_ = start + skip;
+#ifdef MADV_HUGEPAGE
+    madvise(data_, bytes_, MADV_HUGEPAGE);  // advice: without it the table is slower, not wrong
+#endif
+  }
+  Pages(Pages&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Pages& operator=(Pages&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+  ~Pages() {
+    if (data_ == nullptr) return;
+    if (bytes_ < kHuge) {
+      std::free(data_);
+    } else {
+      munmap(data_, bytes_);
+    }
+  }
+
+  void* data() const noexcept { return data_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+  // Gives the last part back, at most `most` bytes of it; returns what is left. Unmapping a large table in
+  // one call would stop its writer for milliseconds.
+  std::size_t trim(std::size_t most) noexcept {
+    if (data_ == nullptr || bytes_ < kHuge || bytes_ <= most) {
+      *this = Pages();
+      return 0;
+    }
+    most = most / kHuge * kHuge;
+    munmap(static_cast<std::uint8_t*>(data_) + bytes_ - most, most);
+    return bytes_ -= most;
+  }
+
+ private:
+  static constexpr std::size_t kHuge = std::size_t{2} << 20;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace fastpath

@@ -1,0 +1,299 @@
+"""ForwardingTable: the mapping, its three kinds of address, batches, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import ipaddress
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastpath import ForwardingTable, NotSupported
+
+A, B, C = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
+
+
+def mac_array(*macs: str) -> np.ndarray:
+    return np.array([int(mac.replace(":", ""), 16) for mac in macs], np.uint64)
+
+
+def test_exact_pair_goes_before_any_source() -> None:
+    table = ForwardingTable()
+    table.insert(A, B, "port 1")
+    table.insert(None, B, "port 2")
+    assert table.lookup(A, B) == "port 1"
+    assert table.lookup(C, B) == "port 2"
+    assert table.lookup(None, B) == "port 2"
+    assert table.lookup(A, C) is None
+    assert table.get(A, B) == "port 1"
+    assert table.get(C, B) is None
+    assert table.get(C, B, "none") == "none"
+    assert len(table) == 2
+    table.delete(A, B)
+    assert table.lookup(A, B) == "port 2"
+    table.delete(None, B)
+    assert table.lookup(A, B) is None
+    with pytest.raises(KeyError):
+        table.delete(A, B)
+
+
+def test_as_a_mapping() -> None:
+    table = ForwardingTable("mac")
+    table[A, B] = ("any", "hashable")
+    table[None, C] = 7
+    assert table[A, B] == ("any", "hashable")
+    assert (None, C) in table
+    assert (A, C) not in table
+    assert dict(table.items()) == {(A, B): ("any", "hashable"), (None, C): 7}
+    assert sorted(table, key=str) == sorted([(A, B), (None, C)], key=str)
+    del table[A, B]
+    with pytest.raises(KeyError):
+        table[A, B]
+    with pytest.raises(KeyError):
+        del table[A, B]
+    with pytest.raises(KeyError):
+        table[A, C]  # the mapping is exact; lookup() is what packets ask
+    table.clear()
+    assert len(table) == 0
+    assert table.lookup(None, C) is None
+
+
+@pytest.mark.parametrize(
+    "form",
+    [A, A.upper(), A.replace(":", "-"), A.replace(":", ""), bytes.fromhex("02000000000a"), 0x02000000000A],
+)
+def test_forms_of_a_mac_address(form: Any) -> None:
+    table = ForwardingTable("mac")
+    table.insert(form, B, 1)
+    assert table[A, B] == 1
+    assert table.lookup(form, B) == 1
+
+
+def test_ipv4_and_ipv6() -> None:
+    four = ForwardingTable("ipv4")
+    four.insert("10.0.0.1", "10.0.0.2", "eth0")
+    assert four.lookup(ipaddress.ip_address("10.0.0.1"), b"\x0a\x00\x00\x02") == "eth0"
+    assert four.lookup(0x0A000001, 0x0A000002) == "eth0"
+    assert four.items() == [(("10.0.0.1", "10.0.0.2"), "eth0")]
+    six = ForwardingTable("ipv6")
+    six.insert(None, "2001:db8::1", "eth1")
+    six.insert("::", "2001:db8::1", "eth2")
+    assert six.lookup("::ffff:10.0.0.1", "2001:db8::1") == "eth1"
+    assert six.lookup("::", ipaddress.ip_address("2001:db8::1")) == "eth2"
+    with pytest.raises(ValueError, match="ipv4"):
+        four.insert("10.0.0.1", ipaddress.ip_address("::1"), 1)
+    with pytest.raises(TypeError):
+        six.lookup(1, "::1")
+    with pytest.raises(ValueError):
+        six.lookup("10.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 31, 33, 511, 513, 5000])
+def test_batches_agree_with_scalars(n: int) -> None:
+    rng = np.random.default_rng(n)
+    table = ForwardingTable("mac", dtype="uint32")
+    stations = rng.integers(0, 2**48, 60, dtype=np.uint64)
+    for i, source in enumerate(stations[:30].tolist()):
+        for destination in stations[i : i + 20].tolist():
+            table.insert(source if destination % 3 else None, destination, destination % 1000)
+    sources, destinations = rng.choice(stations, n), rng.choice(stations, n)
+    expected = [table.lookup(int(s), int(d)) for s, d in zip(sources, destinations, strict=True)]
+    got = table.lookup_many(sources, destinations, default=2**32 - 1)
+    assert got.tolist() == [2**32 - 1 if value is None else value for value in expected]
+    out = np.empty(n, np.uint32)
+    rows = sources.astype(">u8").view(np.uint8).reshape(n, 8)[:, 2:]
+    assert table.lookup_many(rows, destinations, out=out, default=2**32 - 1) is out
+    assert out.tolist() == got.tolist()
+    high = sources | np.uint64(0xABCD << 48)
+    assert table.lookup_many(high, destinations.tolist(), default=2**32 - 1).tolist() == got.tolist()
+
+
+def test_batches_of_ip_addresses() -> None:
+    four = ForwardingTable("ipv4")
+    four.insert("10.0.0.1", "10.0.0.2", "a")
+    four.insert(None, "10.0.0.2", "b")
+    ids = four.lookup_many(np.array([0x0A000001, 5], np.uint32), ["10.0.0.2", "10.0.0.2"])
+    assert four.values is not None
+    assert four.values[ids] == ["a", "b"]
+    six = ForwardingTable("ipv6")
+    six.insert("::1", "::2", "a")
+    one, two = np.zeros((2, 1, 16), np.uint8)
+    one[0, 15], two[0, 15] = 1, 2
+    assert six.lookup_many(one, two).tolist() == [1]
+    assert six.lookup_many(["::1", "::2"], ["::2", "::1"]).tolist() == [1, 0]
+
+
+def test_insert_many() -> None:
+    table = ForwardingTable("mac")
+    assert table.insert_many([A, B, A], [B, A, B], ["x", "y", "z"]) == 2
+    assert dict(table.items()) == {(A, B): "z", (B, A): "y"}
+    assert table.insert_many(None, mac_array(C), ["w"]) == 1
+    assert table.lookup(A, C) == "w"
+    with pytest.raises(ValueError, match="differ in length"):
+        table.insert_many([A], [B, C], ["x", "y"])
+
+
+def test_integers_are_kept_whole() -> None:
+    class Port:
+        def __index__(self) -> int:
+            return 4
+
+    table = ForwardingTable("mac", dtype="uint32")
+    for value in (0, 1, 2**31, 2**32 - 1):
+        table.insert(A, B, value)
+        assert table.lookup(A, B) == value
+        assert table.lookup_many(mac_array(A), mac_array(B)).tolist() == [value]
+    table.insert(A, B, Port())
+    assert table.lookup(A, B) == 4
+    assert table.values is None
+    for bad, error in (
+        (-1, ValueError),
+        (2**32, ValueError),
+        ("1", TypeError),
+        (1.0, TypeError),
+        (None, TypeError),
+    ):
+        with pytest.raises(error, match="egress"):
+            table.insert(A, B, bad)
+
+
+def test_ids_follow_their_objects() -> None:
+    table = ForwardingTable("mac")
+    table.insert(A, B, "x")
+    table.insert(B, A, "x")
+    assert table.values is not None
+    assert table.values[1] == "x"
+    table.insert(A, B, "y")
+    table.delete(B, A)
+    assert list(table.values) == [None, None, "y"]
+    table.insert(B, C, "z")
+    assert list(table.values) == [None, "z", "y"]
+    assert table.values[0] is None
+
+
+@pytest.mark.parametrize("dtype", [None, "uint32"])
+@pytest.mark.parametrize("kind", ["mac", "ipv4", "ipv6"])
+def test_pickle_and_copy(kind: str, dtype: str | None) -> None:
+    table = ForwardingTable(kind, dtype=dtype)
+    first, second = {"mac": (A, B), "ipv4": ("10.0.0.1", "10.0.0.2"), "ipv6": ("::1", "2001:db8::")}[kind]
+    table.insert(first, second, 7)
+    table.insert(None, first, 8)
+    for other in (pickle.loads(pickle.dumps(table)), copy.copy(table), copy.deepcopy(table)):
+        assert dict(other.items()) == dict(table.items())
+        assert (other.kind, other.dtype) == (kind, dtype)
+        other.insert(second, first, 9)
+        assert len(table) == 2
+    assert table.nbytes > 0
+    assert repr(table).startswith(f"<ForwardingTable('{kind}'")
+
+
+def test_the_capsule_is_for_macs_and_integers() -> None:
+    table = ForwardingTable("mac", dtype="uint32")
+    assert "fastpath.forwarding.v1" in repr(table.capsule)
+    for other in (ForwardingTable("mac"), ForwardingTable("ipv4", dtype="uint32")):
+        with pytest.raises(NotSupported, match="uint32"):
+            other.capsule
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        (("ethernet",), {}, ValueError),
+        ((1,), {}, TypeError),
+        ((), {"dtype": "float32"}, ValueError),
+        ((), {"dtype": "int32"}, ValueError),
+        ((), {"dtype": object()}, ValueError),
+        ((), {"capacity": -1}, ValueError),
+        ((), {"capacity": "many"}, TypeError),
+        ((), {"seed": -1}, ValueError),
+        ((), {"seed": "x"}, TypeError),
+    ],
+)
+def test_bad_construction(
+    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ForwardingTable(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("", ValueError),
+        ("02:00:00:00:00", ValueError),
+        ("02:00:00:00:00:0g", ValueError),
+        ("02:00-00:00:00:0a", ValueError),
+        ("02 00 00 00 00 0a", ValueError),
+        ("0x02000000000a", ValueError),
+        ("02:00:00:00:00:0a ", ValueError),
+        ("é" * 6, ValueError),
+        (b"\0" * 5, ValueError),
+        (b"\0" * 7, ValueError),
+        (-1, ValueError),
+        (2**48, ValueError),
+        (1.5, TypeError),
+        ([A], TypeError),
+        (object(), TypeError),
+    ],
+)
+def test_bad_addresses(address: Any, error: type[Exception]) -> None:
+    table = ForwardingTable("mac")
+    for call in (
+        lambda: table.insert(address, A, 1),
+        lambda: table.insert(A, address, 1),
+        lambda: table.lookup(A, address),
+        lambda: table.get(address, A),
+        lambda: table.delete(A, address),
+        lambda: table[address, A],
+        lambda: table.lookup_many([address], [A]),
+    ):
+        with pytest.raises(error):
+            call()
+    assert len(table) == 0
+
+
+def test_bad_values_and_keys() -> None:
+    table = ForwardingTable("mac")
+    with pytest.raises(TypeError, match="hashable"):
+        table.insert(A, B, [])
+    with pytest.raises(ValueError, match="None"):
+        table.insert(A, B, None)
+    with pytest.raises(TypeError):
+        table.insert(A, None, 1)
+    with pytest.raises(TypeError, match="pair"):
+        table["x"]
+    with pytest.raises(ValueError, match="pair"):
+        table[A, B, C]
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize(
+    ("sources", "destinations", "options", "error"),
+    [
+        (np.zeros(2, np.int64), np.zeros(2, np.uint64), {}, TypeError),
+        (np.zeros((2, 2), np.uint64), np.zeros(2, np.uint64), {}, ValueError),
+        (np.zeros((2, 5), np.uint8), np.zeros(2, np.uint64), {}, ValueError),
+        (np.zeros(2, np.uint64), np.zeros(3, np.uint64), {}, ValueError),
+        (A, np.zeros(1, np.uint64), {}, TypeError),
+        (5, np.zeros(1, np.uint64), {}, TypeError),
+        (np.zeros(2, np.uint64), np.zeros(2, np.uint64), {"out": np.zeros(2, np.uint64)}, TypeError),
+        (np.zeros(2, np.uint64), np.zeros(2, np.uint64), {"out": [0, 0]}, TypeError),
+        (np.zeros(2, np.uint64), np.zeros(2, np.uint64), {"out": np.zeros(3, np.uint32)}, ValueError),
+        (np.zeros(2, np.uint64), np.zeros(2, np.uint64), {"out": np.zeros(4, np.uint32)[::2]}, ValueError),
+        (
+            np.zeros(2, np.uint64),
+            np.zeros(2, np.uint64),
+            {"out": np.frombuffer(b"\0" * 8, np.uint32)},
+            ValueError,
+        ),
+        (np.zeros(2, np.uint64), np.zeros(2, np.uint64), {"default": -1}, ValueError),
+        (np.zeros(2, np.uint64), np.zeros(2, np.uint64), {"default": "0"}, TypeError),
+    ],
+)
+def test_bad_batches(
+    sources: Any, destinations: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ForwardingTable("mac").lookup_many(sources, destinations, **options)
