@@ -8,7 +8,11 @@ import gc
 import ipaddress
 import json
 import pickle
+import signal
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -719,3 +723,19 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, clock: ManualClock) -> N
         assert registry.snapshot() == before
         clock.now += 5
         assert registry.instances("web") == ()
+
+
+def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    program = """
+        import os, signal, sys
+        from fastpath.registry import Registry
+        registry = Registry(sys.argv[1])
+        for n in range(50):
+            registry.register("web", "10.0.0.1", n)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program), path], check=False, timeout=60)
+    assert ran.returncode == -signal.SIGKILL
+    with Registry(path) as registry:
+        assert registry.revision == len(registry.instances("web")) == 50

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import threading
@@ -28,6 +27,7 @@ from fastpath.registry.types import (
     Instance,
     MetaValue,
     Snapshot,
+    altered,
     check_address,
     check_health,
     check_int,
@@ -236,9 +236,7 @@ class Registry:
         with self._locked():
             old = self._instances.get(fresh.id)
             if old is not None:
-                fresh = dataclasses.replace(
-                    fresh, maintenance=old.maintenance, reason=old.reason, revision=old.revision
-                )
+                fresh = altered(fresh, maintenance=old.maintenance, reason=old.reason, revision=old.revision)
                 if old.service != fresh.service:
                     self._remove(old, "deregister")
             if fresh != old:
@@ -297,7 +295,7 @@ class Registry:
         with self._locked():
             instance = self._known(id)
             if not instance.draining:
-                instance = self._change(dataclasses.replace(instance, draining=True), "drain", term)
+                instance = self._change(altered(instance, draining=True), "drain", term)
             elif self._store is not None:
                 self._store.put(instance, term)
             if term is None:
@@ -552,12 +550,12 @@ class Registry:
     def _alter(self, id: str, kind: EventKind, **fields: object) -> Instance:
         with self._locked():
             old = self._known(id)
-            new = dataclasses.replace(old, **fields)  # type: ignore[arg-type]
+            new = altered(old, **fields)
             return old if new == old else self._change(new, kind, self._drain_terms.get(id))
 
     def _change(self, instance: Instance, kind: EventKind, drain_s: float | None) -> Instance:
         """Write, apply, publish."""
-        instance = dataclasses.replace(instance, revision=self._revision + 1)
+        instance = altered(instance, revision=self._revision + 1)
         if self._store is not None:
             self._store.put(instance, drain_s)
         old = self._instances.get(instance.id)
@@ -584,7 +582,7 @@ class Registry:
             index.discard(instance)
         self._deadlines.discard(("lease", instance.id))
         self._end_drain(instance.id)
-        self._publish(Event(revision, kind, dataclasses.replace(instance, revision=revision)))
+        self._publish(Event(revision, kind, altered(instance, revision=revision)))
 
     def _end_drain(self, id: str) -> None:
         self._drain_terms.pop(id, None)

@@ -223,6 +223,15 @@ class Instance:
         }
 
 
+def altered(instance: Instance, **fields: Any) -> Instance:
+    """A copy with other fields, which the caller has checked; `dataclasses.replace` would check all anew."""
+    copy = object.__new__(Instance)
+    put = object.__setattr__
+    for name in Instance.__slots__:
+        put(copy, name, fields[name] if name in fields else getattr(instance, name))
+    return copy
+
+
 def check_health(value: object) -> Health:
     """`value` if it is one of the three words."""
     if check_str(value, "health") not in HEALTH_STATES:
