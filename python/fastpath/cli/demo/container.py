@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastpath.cli.control import ControlClient
@@ -29,7 +30,8 @@ def _internet_checksum(data: bytes) -> int:
     """RFC 1071."""
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+    folded: int = total + (total >> 16)
+    return ~folded & 0xFFFF
 
 
 def ping(address: str, count: int, timeout_s: float) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def serve(name: str, address: str, port: int, control: str, registration: dict[s
     return instance
 
 
-_ACTIONS = {"ping": ping, "ask_dns": ask_dns, "get": get, "serve": serve}
+_ACTIONS: dict[str, Callable[..., Any]] = {"ping": ping, "ask_dns": ask_dns, "get": get, "serve": serve}
 
 
 def main() -> None:
