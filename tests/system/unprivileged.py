@@ -23,8 +23,8 @@ def _closed_ancestor(path: Path) -> Path | None:
 def as_ordinary_user(command: list[str]) -> list[str]:
     """The command, run as an ordinary user if this process is root.
 
-    Where Python or this project lie below a closed folder (such as /root), a private mount namespace shows the
-    user that folder with nothing but those in it.
+    Where Python or this project lie below a closed folder (such as /root), a private mount namespace shows
+    the user that folder with nothing but those in it.
     """
     if os.geteuid() != 0:
         return command

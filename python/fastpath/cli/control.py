@@ -122,7 +122,7 @@ class ControlClient:
             raise OSError(f"no fastpath is serving on {path}; start one with: fastpath serve") from None
         self._file = self._socket.makefile("rb")
 
-    def call(self, name: str, **arguments: Any) -> Any:
+    def call(self, name: str, /, **arguments: Any) -> Any:
         """Call `name`; raises :class:`fastpath.Error` with the server's text when it refuses."""
         self._socket.sendall(json.dumps({"call": name, **arguments}).encode() + b"\n")
         line = self._file.readline()
