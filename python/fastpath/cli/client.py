@@ -115,7 +115,7 @@ def _resolve(client: control.ControlClient, options: argparse.Namespace) -> int:
         print_json(instances)
     else:
         columns = ["id", "address", "port", "weight", "health"]
-        print(table(columns, [[instance[column] for column in columns] for instance in instances]))
+        print(table(columns, [[str(instance[column]) for column in columns] for instance in instances]))
     if instances:
         return 0
     return 1
