@@ -1,5 +1,5 @@
-// Readers follow a published pointer while a writer replaces and reclaims it: no reader may see a freed or torn
-// object, and everything retired is freed in the end.
+// Readers follow a published pointer while a writer replaces and reclaims it: no reader may see a freed or
+// torn object, and everything retired is freed in the end.
 #include <array>
 #include <atomic>
 #include <thread>

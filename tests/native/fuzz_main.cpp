@@ -45,7 +45,8 @@ int main(int argc, char** argv) {
                          static_cast<std::uint8_t>(random()));
             break;
           default:
-            input.insert(input.end(), input.begin(), input.begin() + static_cast<long>(random() % (input.size() + 1)));
+            input.insert(input.end(), input.begin(),
+                         input.begin() + static_cast<long>(random() % (input.size() + 1)));
             if (input.size() > 65535) input.resize(65535);
         }
       }

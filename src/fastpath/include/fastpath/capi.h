@@ -41,8 +41,8 @@ typedef struct fastpath_fdb_v1 {
   /* Learns or refreshes; now_s is the table's clock (CLOCK_MONOTONIC in seconds unless the table was made
    * with another one). Returns how many entries are new or have moved to another port. Static entries,
    * group addresses and the zero address are left alone. */
-  size_t (*learn_many)(void* self, const uint64_t* macs, const uint16_t* vlans, const uint32_t* ports, size_t n,
-                       double now_s);
+  size_t (*learn_many)(void* self, const uint64_t* macs, const uint16_t* vlans, const uint32_t* ports,
+                       size_t n, double now_s);
 } fastpath_fdb_v1;
 
 #ifdef __cplusplus

@@ -43,9 +43,7 @@ class EpochDomain {
   void retire(T* object) {
     retire(object, [](void* p) { delete static_cast<T*>(p); });
   }
-  void retire(void* object, void (*free)(void*)) {
-    retired_.push_back({advance(), object, free});
-  }
+  void retire(void* object, void (*free)(void*)) { retired_.push_back({advance(), object, free}); }
 
   // Writer only, for owners that keep their own list of what waits: call advance() after publishing, keep its
   // result beside the old object, and free the object once oldest() is greater.
