@@ -134,15 +134,11 @@ class MemoryPort(Port):
             return self._worker.push_rows(self._port, np.ascontiguousarray(frames))
         if isinstance(frames, (bytes, bytearray, memoryview)):
             return self._worker.push(self._port, [frames])
-        if isinstance(frames, str) or not isinstance(frames, Iterable):
-            raise TypeError(
-                f"frames: expected bytes, several of them, or uint8[n, length], got {frames!r:.80}"
-            )
-        several = list(frames)
-        for frame in several:
-            if not isinstance(frame, (bytes, bytearray, memoryview)):
-                raise TypeError(f"frame: expected bytes, got {frame!r:.80}")
-        return self._worker.push(self._port, several)
+        several: list[object] = list(frames)
+        checked = [frame for frame in several if isinstance(frame, (bytes, bytearray, memoryview))]
+        if len(checked) != len(several):
+            raise TypeError(f"frames: expected bytes, several, or uint8[n, length], got {several!r:.80}")
+        return self._worker.push(self._port, checked)
 
     def tx(self, limit: int | None = None, timeout_s: float = 0.0) -> list[bytes]:
         """Take the oldest frames that the switch sent here.

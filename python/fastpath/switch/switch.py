@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from fastpath._engine import SwitchPort, SwitchWorker
 from fastpath.errors import NotSupported
+from fastpath.switch.announce import announcement
 from fastpath.switch.arguments import (
     MAX_MTU,
     MAX_SEGMENT,
@@ -135,7 +136,8 @@ class Switch:
         Returns
         -------
         Port
-            The interface is up when the call returns.
+            The interface is up when the call returns, and its addresses have been announced to the segment
+            (unsolicited ARP and neighbour advertisements), so that neighbours forget who had them before.
 
         Raises
         ------
@@ -155,9 +157,11 @@ class Switch:
                 return self._worker.attach_tap(path, name, self.mtu, wanted, packed, number)
 
         texts = tuple(_interface_text(*item) for item in packed)
-        return self._add(
+        port = self._add(
             id, make, lambda port, id: Port(port, id, "tap", ifname=name, netns=path or None, addresses=texts)
         )
+        self._worker.inject(port.number, [announcement(port._port.mac, item[0]) for item in packed])
+        return port
 
     def attach_memory(
         self,

@@ -273,6 +273,12 @@ void bind_switch(py::module_& module) {
             return os_errors([&] { return self.worker().remove_port(number); });
           },
           py::arg("number"), "Remove a port and close what is behind it; False: there is none.")
+      .def(
+          "inject",
+          [](SwitchHandle& self, std::uint32_t number, const std::vector<std::string>& frames) {
+            os_errors([&] { self.worker().inject(number, frames); });
+          },
+          py::arg("number"), py::arg("frames"), "Handle frames as if a port had sent them.")
       .def("push", &push, py::arg("port"), py::arg("frames"), "Frames into a memory port; how many had room.")
       .def("push_rows", &push_rows, py::arg("port"), py::arg("frames"),
            "The same for a uint8[n, length] array.")

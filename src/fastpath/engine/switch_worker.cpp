@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <random>
 
 namespace fastpath::engine {
@@ -164,6 +165,21 @@ bool SwitchWorker::remove_port(std::uint32_t number) {
   if (!port) return false;
   port->io->close();
   return true;
+}
+
+void SwitchWorker::inject(std::uint32_t number, const std::vector<std::string>& frames) {
+  run([&] {
+    const SwitchPort* port = port_at(number);
+    for (const std::string& frame : frames) {
+      if (port == nullptr || !port->up || frame.size() > kMaxFrame) continue;
+      const VnetHeader none{};
+      std::memcpy(batch_.next(), &none, sizeof none);
+      std::memcpy(batch_.next() + sizeof none, frame.data(), frame.size());
+      batch_.push(number, frame.size());
+      forward();
+    }
+    if (lost_port_) list_ports();
+  });
 }
 
 std::uint64_t SwitchWorker::add_capture(Descriptor file, std::uint32_t port) {

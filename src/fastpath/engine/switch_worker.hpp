@@ -63,6 +63,9 @@ class SwitchWorker {
   // here.
   bool remove_port(std::uint32_t number);
 
+  // Handles frames as if the port had sent them.
+  void inject(std::uint32_t number, const std::vector<std::string>& frames);
+
   std::uint64_t add_capture(Descriptor file, std::uint32_t port);
   // Writes what is left and closes the file. The number of frames; throws what writing threw.
   std::uint64_t remove_capture(std::uint64_t id);
