@@ -425,13 +425,13 @@ class Fdb {
   const std::uint64_t seed_;
   std::uint64_t max_age_ = 0;
   mutable std::mutex mutex_;
+  std::vector<std::uint32_t> free_numbers_;  // before epochs_, whose end still gives numbers back
   mutable EpochDomain epochs_;
   mutable Index index_;  // entries() walks it under the lock
   std::atomic<PortNames*> ports_{nullptr};
   std::atomic<double> latest_s_{-1e300};
   std::unordered_map<std::uint32_t, std::uint32_t> numbers_;
   std::vector<std::size_t> counts_;  // entries of each port number
-  std::vector<std::uint32_t> free_numbers_;
   std::uint32_t largest_ = 0;
   std::uint64_t evict_rounds_ = 0;
   std::uint64_t hand_ = 0;
