@@ -51,7 +51,9 @@ class Namespace:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            ["unshare", "-n", "sh", "-c", "echo; exec sleep 300"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+            ["unshare", "-n", "sh", "-c", "echo; exec sleep 300"],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"\n"
@@ -69,7 +71,11 @@ class Namespace:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            ["nsenter", f"--net={self.path}", *command], capture_output=True, text=True, check=True, timeout=20
+            ["nsenter", f"--net={self.path}", *command],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         )
         return done.stdout
 
