@@ -128,7 +128,7 @@ def may_make_namespaces() -> None:
         pytest.skip(f"needs root, or 'unshare -Urnm' around pytest: {probe.stderr.strip()}")
 
 
-@pytest.fixture()
+@pytest.fixture
 def namespaces(may_make_namespaces: None) -> Iterator[Callable[[], Namespace]]:
     made: list[Namespace] = []
 

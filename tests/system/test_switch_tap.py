@@ -165,7 +165,7 @@ def test_attach_and_detach_under_traffic(namespaces: Make) -> None:
 
 def test_a_station_that_comes_back_elsewhere_is_found_at_once(namespaces: Make) -> None:
     with Switch() as switch:
-        a, b, pa, pb = pair_of(switch, namespaces)
+        a, _, pa, pb = pair_of(switch, namespaces)
         assert a.ping("10.77.0.2", 2) == 2
         mac = pb.mac
         switch.detach("b")
@@ -269,7 +269,8 @@ def run_python(code: str, *prefix: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_privileges_it_says_what_is_missing(may_make_namespaces: None) -> None:
-    code = "import fastpath\ntry: fastpath.Switch().attach(ifname='fpx')\nexcept fastpath.NotSupported as e: print(e)"
+    attach = "fastpath.Switch().attach(ifname='fpx')"
+    code = f"import fastpath\ntry: {attach}\nexcept fastpath.NotSupported as e: print(e)"
     done = run_python(code, "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
     assert done.returncode == 0, done.stderr
     assert "CAP_NET_ADMIN" in done.stdout
