@@ -16,8 +16,8 @@ _ALL_NODES_MAC = bytes.fromhex("333300000001")
 def announcement(mac: bytes, address: bytes) -> bytes:
     """The Ethernet frame by which a station says that it has an address now.
 
-    An ARP announcement (RFC 5227, section 3) for four bytes of address, an unsolicited neighbour advertisement
-    (RFC 4861, section 7.2.6) for sixteen.
+    An ARP announcement (RFC 5227, section 3) for four bytes of address, an unsolicited neighbour
+    advertisement (RFC 4861, section 7.2.6) for sixteen.
     """
     if len(address) == 4:
         arp = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address + bytes(6) + address
