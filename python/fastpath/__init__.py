@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastpath._version import __version__
 
 if TYPE_CHECKING:
-    from fastpath.balance import Backend, Balancer, Change, Explanation
+    from fastpath.balance import Backend, Balancer, Change, Explanation, Lease, OutlierDetection
     from fastpath.build import build_info
     from fastpath.dns import Answer, DnsServer, Resolver
     from fastpath.errors import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastpath.tables import ExactTable, Fdb, Fib, ForwardingTable
 
 _HOME = {
-    "balance": ["Backend", "Balancer", "Change", "Explanation"],
+    "balance": ["Backend", "Balancer", "Change", "Explanation", "Lease", "OutlierDetection"],
     "build": ["build_info"],
     "dns": ["Answer", "DnsServer", "Resolver"],
     "errors": [
@@ -80,8 +80,10 @@ __all__ = [
     "Fib",
     "ForwardingTable",
     "Instance",
+    "Lease",
     "NoAnswer",
     "NotSupported",
+    "OutlierDetection",
     "Port",
     "Registry",
     "ResolveError",

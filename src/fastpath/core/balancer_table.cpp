@@ -1,0 +1,439 @@
+// Building the tables of every policy.
+#include "fastpath/balance/table.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+#include "fastpath/balance/md5.hpp"
+#include "fastpath/hash.hpp"
+
+namespace fastpath::balance {
+
+namespace {
+
+constexpr std::uint64_t kLongestSchedule = 65536;
+constexpr std::uint64_t kSmoothWork = std::uint64_t{1} << 23;
+constexpr double kStrideSteps = 16.0;
+constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 20;
+constexpr std::uint64_t kMostPoints = std::uint64_t{1} << 24;
+
+std::uint64_t key_hash(const Member& member, std::uint64_t seed = 0) noexcept {
+  return xxh64(member.key->data(), member.key->size(), seed);
+}
+
+// Weights as whole numbers without a common factor; empty if they are not whole numbers.
+std::vector<std::uint64_t> whole_weights(const std::vector<double>& weights) {
+  std::vector<std::uint64_t> whole;
+  std::uint64_t divisor = 0;
+  for (const double weight : weights) {
+    if (weight != std::floor(weight)) return {};
+    whole.push_back(static_cast<std::uint64_t>(weight));
+    divisor = std::gcd(divisor, whole.back());
+  }
+  for (std::uint64_t& weight : whole) weight /= divisor;
+  return whole;
+}
+
+// Picks per `period`, at least one for everybody, by largest remainder (the first of equal ones).
+std::vector<std::uint64_t> apportion(const std::vector<double>& weights, std::uint64_t period) {
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::vector<std::uint64_t> counts(weights.size());
+  std::vector<std::pair<double, std::size_t>> rest(weights.size());
+  std::uint64_t given = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const double ideal = weights[i] / total * static_cast<double>(period);
+    counts[i] = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(ideal));
+    rest[i] = {static_cast<double>(counts[i]) - ideal, i};
+    given += counts[i];
+  }
+  std::sort(rest.begin(), rest.end());
+  for (std::size_t i = 0; given < period; i = (i + 1) % rest.size(), ++given) ++counts[rest[i].second];
+  return counts;
+}
+
+std::vector<Id> ids_of(const std::vector<std::uint32_t>& indexes, const std::vector<Id>& members) {
+  std::vector<Id> ids(indexes.size());
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = members[indexes[i]];
+  return ids;
+}
+
+bool deviates(const std::vector<std::uint32_t>& order, const std::vector<std::uint64_t>& weights) {
+  const auto period = static_cast<std::int64_t>(order.size());
+  std::vector<std::int64_t> count(weights.size(), 0);
+  // Between its own picks a backend only falls behind, so it is enough to look just before and after each.
+  for (std::int64_t step = 0; step < period; ++step) {
+    const std::uint32_t i = order[static_cast<std::size_t>(step)];
+    const auto weight = static_cast<std::int64_t>(weights[i]);
+    if (weight * step - count[i] * period >= period) return true;
+    ++count[i];
+    if (count[i] * period - weight * (step + 1) >= period) return true;
+  }
+  return false;
+}
+
+void build_weighted_round_robin(Table& table, Compat compat) {
+  const std::vector<std::uint64_t> whole = whole_weights(table.weights);
+  const std::uint64_t period = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
+  const std::uint64_t n = table.members.size();
+  table.kind = TableKind::schedule;
+  if (compat == Compat::lvs || compat == Compat::nginx) {
+    if (whole.empty()) throw std::invalid_argument("this compat mode takes whole numbers as weights");
+    if (period > kMostBuckets || period * n > (kSmoothWork << 6)) {
+      throw std::invalid_argument(
+          "the period of the weights (their sum over their greatest common divisor) is above " +
+          std::to_string(kMostBuckets) + " picks");
+    }
+    table.ids.assign(
+        ids_of(compat == Compat::lvs ? lvs_schedule(whole) : smooth_schedule(whole), table.members));
+    return;
+  }
+  if (compat == Compat::grpc) {
+    table.stride = stride_weights(table.weights, true);
+    table.kind = table.stride.empty() ? TableKind::list : TableKind::stride;
+    return;
+  }
+  if (!whole.empty() && period <= kLongestSchedule) {
+    std::vector<std::uint32_t> order;
+    if (period * n <= kSmoothWork) order = smooth_schedule(whole);
+    if (order.empty() || deviates(order, whole)) order = even_schedule(whole);
+    table.ids.assign(ids_of(order, table.members));
+    return;
+  }
+  const double largest = *std::max_element(table.weights.begin(), table.weights.end());
+  if (largest * static_cast<double>(n) <= kStrideSteps * table.total_weight || n > kLongestSchedule / 2) {
+    table.kind = TableKind::stride;
+    table.stride = stride_weights(table.weights, false);
+    return;
+  }
+  table.ids.assign(ids_of(even_schedule(apportion(table.weights, kLongestSchedule)), table.members));
+}
+
+std::uint64_t murmur2_64a(const void* data, std::size_t size, std::uint64_t seed) noexcept {
+  constexpr std::uint64_t kMul = 0xC6A4A7935BD1E995u;
+  const auto* in = static_cast<const std::uint8_t*>(data);
+  std::uint64_t h = seed ^ (size * kMul);
+  for (; size >= 8; size -= 8, in += 8) {
+    std::uint64_t k = hash_detail::load64(in) * kMul;
+    k = (k ^ (k >> 47)) * kMul;
+    h = (h ^ k) * kMul;
+  }
+  if (size > 0) {
+    std::uint64_t tail = 0;
+    for (std::size_t i = size; i-- > 0;) tail = (tail << 8) | in[i];
+    h = (h ^ tail) * kMul;
+  }
+  h = (h ^ (h >> 47)) * kMul;
+  return h ^ (h >> 47);
+}
+
+struct Point {
+  std::uint64_t hash;
+  Id owner;
+};
+
+void check_points(double count) {
+  if (!(count <= static_cast<double>(kMostPoints))) {
+    throw std::invalid_argument("the ring would have more than " + std::to_string(kMostPoints) +
+                                " points; lower the weights or the points for one unit of weight");
+  }
+}
+
+// 160 points for a unit of weight, each the CRC-32 of host, zero, port and the point before it.
+void nginx_points(std::vector<Point>& ring, const Member& member, std::uint32_t per_weight) {
+  const std::size_t colon = member.key->rfind(':');
+  std::string host = member.key->substr(0, colon);
+  if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  std::string base = host;
+  base.push_back('\0');
+  if (colon != std::string::npos) base += member.key->substr(colon + 1);
+  const std::uint32_t seed = crc32(base.data(), base.size());
+  std::uint32_t point = 0;
+  const auto count = static_cast<std::uint64_t>(member.weight) * per_weight;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::uint8_t previous[4];
+    for (int b = 0; b < 4; ++b) previous[b] = static_cast<std::uint8_t>(point >> (8 * b));
+    point = crc32(previous, sizeof previous, seed);
+    ring.push_back({point, member.id});
+  }
+}
+
+void build_ring(Table& table, const std::vector<Member>& members, const TableOptions& options) {
+  std::vector<Point> ring;
+  table.kind = TableKind::ring;
+  switch (options.compat) {
+    case Compat::nginx:
+      table.ring_32 = true;
+      check_points(table.total_weight * options.points);
+      for (const Member& member : members) nginx_points(ring, member, options.points);
+      break;
+    case Compat::libmemcached: {
+      table.ring_32 = true;
+      const auto n = static_cast<double>(members.size());
+      check_points(160.0 * n);
+      for (const Member& member : members) {
+        const auto digests = static_cast<std::uint32_t>(
+            std::floor(static_cast<float>(member.weight / table.total_weight) * 40.0 * n + 0.0000000001));
+        for (std::uint32_t i = 0; i < digests; ++i) {
+          const std::string text = *member.key + '-' + std::to_string(i);
+          const auto digest = md5(text.data(), text.size());
+          for (int word = 0; word < 4; ++word) {
+            ring.push_back({hash_detail::load32(digest.data() + 4 * word), member.id});
+          }
+        }
+      }
+      break;
+    }
+    case Compat::envoy:
+    case Compat::envoy_murmur2: {
+      double smallest = 1.0;
+      for (const Member& member : members) smallest = std::min(smallest, member.weight / table.total_weight);
+      const double scale = std::min(std::ceil(smallest * static_cast<double>(options.ring_min)) / smallest,
+                                    static_cast<double>(options.ring_max));
+      check_points(scale);
+      double current = 0.0;
+      double target = 0.0;
+      for (const Member& member : members) {
+        target += scale * (member.weight / table.total_weight);
+        for (std::uint64_t i = 0; current < target; ++i, current += 1.0) {
+          const std::string text = *member.key + '_' + std::to_string(i);
+          ring.push_back({options.compat == Compat::envoy
+                              ? xxh64(text.data(), text.size())
+                              : murmur2_64a(text.data(), text.size(), 0xC70F6907u),
+                          member.id});
+        }
+      }
+      break;
+    }
+    default:
+      check_points(table.total_weight * options.points);
+      for (const Member& member : members) {
+        const std::uint64_t node = key_hash(member);
+        const auto count = static_cast<std::uint64_t>(std::ceil(member.weight * options.points));
+        for (std::uint64_t i = 0; i < count; ++i) ring.push_back({draw(node, i), member.id});
+      }
+  }
+  // Stable, so that of equal points the one of the member added first stays.
+  std::stable_sort(ring.begin(), ring.end(), [](const Point& a, const Point& b) { return a.hash < b.hash; });
+  if (options.compat == Compat::nginx) {
+    ring.erase(std::unique(ring.begin(), ring.end(),
+                           [](const Point& a, const Point& b) { return a.hash == b.hash; }),
+               ring.end());
+  }
+  if (ring.empty()) throw std::invalid_argument("the ring has no point: every weight is too small a share");
+  table.points.reserve(ring.size());
+  table.owners.reserve(ring.size());
+  for (const Point& point : ring) {
+    table.points.push_back(point.hash);
+    table.owners.push_back(point.owner);
+  }
+  int bits = 1;
+  while ((std::size_t{1} << bits) < ring.size() && bits < 24) ++bits;
+  table.ring_shift = (table.ring_32 ? 32 : 64) - bits;
+  table.first_point.resize(std::size_t{1} << bits);
+  std::size_t next = 0;
+  for (std::size_t bucket = 0; bucket < table.first_point.size(); ++bucket) {
+    while (next < ring.size() && (table.points[next] >> table.ring_shift) < bucket) ++next;
+    table.first_point[bucket] = static_cast<std::uint32_t>(next);
+  }
+}
+
+void build_maglev(Table& table, const std::vector<Member>& members, const TableOptions& options) {
+  std::vector<const Member*> sorted;
+  for (const Member& member : members) sorted.push_back(&member);
+  std::sort(sorted.begin(), sorted.end(), [](const Member* a, const Member* b) { return *a->key < *b->key; });
+  std::vector<std::uint64_t> offsets;
+  std::vector<std::uint64_t> skips;
+  std::vector<double> weights;
+  std::vector<Id> ids;
+  for (const Member* member : sorted) {
+    offsets.push_back(key_hash(*member) % options.slots);
+    skips.push_back(key_hash(*member, 1) % (options.slots - 1) + 1);
+    weights.push_back(member->weight / table.total_weight);
+    ids.push_back(member->id);
+  }
+  table.kind = TableKind::slots;
+  table.ids.assign(ids_of(maglev_fill(offsets, skips, weights, options.slots), ids));
+}
+
+void build_jump(Table& table) {
+  const std::vector<std::uint64_t> whole = whole_weights(table.weights);
+  const std::uint64_t buckets = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
+  if (whole.empty() || buckets > kMostBuckets) {
+    throw std::invalid_argument("jump takes whole numbers as weights, which add up to at most " +
+                                std::to_string(kMostBuckets) + " when their common factor is taken out");
+  }
+  std::vector<Id> ids;
+  for (std::size_t i = 0; i < whole.size(); ++i) ids.insert(ids.end(), whole[i], table.members[i]);
+  table.kind = TableKind::jump;
+  table.ids.assign(ids);
+}
+
+}  // namespace
+
+void IdArray::assign(const std::vector<Id>& ids) {
+  size_ = ids.size();
+  const Id largest = ids.empty() ? 0 : *std::max_element(ids.begin(), ids.end());
+  if (largest > 0xFFFF) {
+    narrow_.clear();
+    wide_ = ids;
+    return;
+  }
+  wide_.clear();
+  narrow_.resize(size_ + 1);
+  for (std::size_t i = 0; i < size_; ++i) narrow_[i] = static_cast<std::uint16_t>(ids[i]);
+}
+
+std::size_t Table::nbytes() const noexcept {
+  return sizeof *this + members.capacity() * sizeof(Id) + weights.capacity() * sizeof(double) + ids.nbytes() +
+         alias.capacity() * 8 + stride.capacity() * 2 + points.capacity() * 8 +
+         owners.capacity() * sizeof(Id) + first_point.capacity() * 4 + node_hash.capacity() * 8 +
+         inverse_weight.capacity() * 8;
+}
+
+bool is_prime(std::uint64_t n) noexcept {
+  if (n < 2) return false;
+  for (std::uint64_t d = 2; d * d <= n; ++d) {
+    if (n % d == 0) return false;
+  }
+  return true;
+}
+
+// Vose, "A linear algorithm for generating random numbers with a given distribution" (1991).
+std::vector<std::uint64_t> alias_table(const std::vector<double>& weights) {
+  const std::size_t n = weights.size();
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::vector<double> share(n);
+  std::vector<std::uint64_t> table(n);
+  std::vector<std::size_t> small;
+  std::vector<std::size_t> large;
+  for (std::size_t i = 0; i < n; ++i) {
+    share[i] = weights[i] * static_cast<double>(n) / total;
+    (share[i] < 1.0 ? small : large).push_back(i);
+  }
+  const auto entry = [](double probability, std::size_t other) {
+    const double scaled = std::floor(probability * 0x1p32);
+    const std::uint64_t threshold = scaled >= 0x1p32 ? 0xFFFFFFFFu : static_cast<std::uint64_t>(scaled);
+    return (static_cast<std::uint64_t>(other) << 32) | threshold;
+  };
+  while (!small.empty() && !large.empty()) {
+    const std::size_t less = small.back();
+    const std::size_t more = large.back();
+    small.pop_back();
+    table[less] = entry(share[less], more);
+    share[more] = (share[more] + share[less]) - 1.0;
+    if (share[more] < 1.0) {
+      large.pop_back();
+      small.push_back(more);
+    }
+  }
+  for (const std::size_t i : small) table[i] = entry(1.0, i);
+  for (const std::size_t i : large) table[i] = entry(1.0, i);
+  return table;
+}
+
+// Eisenbud et al., "Maglev" (NSDI 2016), section 3.4, with the turns of Envoy (maglev_lb.cc): in round r a
+// backend takes a turn when r * weight has reached its target, which then grows by the largest weight. In
+// doubles, because the rounding of that sum is part of the layout.
+std::vector<std::uint32_t> maglev_fill(const std::vector<std::uint64_t>& offsets,
+                                       const std::vector<std::uint64_t>& skips,
+                                       const std::vector<double>& weights, std::uint32_t slots) {
+  std::vector<std::uint32_t> table(slots);
+  std::vector<std::uint64_t> taken((slots + 63) / 64, 0);
+  const std::size_t n = weights.size();
+  struct Walk {
+    std::uint32_t position;
+    std::uint32_t skip;
+    double target;
+  };
+  std::vector<Walk> walks(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    walks[i] = {static_cast<std::uint32_t>(offsets[i]), static_cast<std::uint32_t>(skips[i]), 0.0};
+  }
+  const double largest = *std::max_element(weights.begin(), weights.end());
+  std::uint32_t filled = 0;
+  for (double round = 1.0;; round += 1.0) {
+    for (std::size_t i = 0; i < n; ++i) {
+      Walk& walk = walks[i];
+      if (round * weights[i] < walk.target) continue;
+      walk.target += largest;
+      std::uint32_t position = walk.position;
+      while ((taken[position >> 6] >> (position & 63)) & 1) {
+        position += walk.skip;
+        if (position >= slots) position -= slots;
+      }
+      taken[position >> 6] |= std::uint64_t{1} << (position & 63);
+      table[position] = static_cast<std::uint32_t>(i);
+      position += walk.skip;
+      walk.position = position >= slots ? position - slots : position;
+      if (++filled == slots) return table;
+    }
+  }
+}
+
+Table build_table(const std::vector<Member>& all, const TableOptions& options, const Table* before) {
+  Table table;
+  std::vector<Member> members;
+  for (const Member& member : all) {
+    if (member.weight > 0.0) members.push_back(member);
+  }
+  for (const Member& member : members) {
+    table.members.push_back(member.id);
+    table.weights.push_back(member.weight);
+    table.total_weight += member.weight;
+  }
+  table.equal_weights = std::adjacent_find(table.weights.begin(), table.weights.end(),
+                                           std::not_equal_to<>()) == table.weights.end();
+  if (members.empty()) return table;
+  switch (options.policy) {
+    case Policy::round_robin:
+    case Policy::random:
+      table.kind = options.policy == Policy::random ? TableKind::alias : TableKind::list;
+      break;
+    case Policy::weighted_round_robin:
+      build_weighted_round_robin(table, options.compat);
+      break;
+    case Policy::weighted_random:
+      table.kind = TableKind::alias;
+      table.alias = alias_table(table.weights);
+      break;
+    case Policy::power_of_two:
+    case Policy::peak_ewma:
+      table.kind = TableKind::two_choices;
+      table.alias = alias_table(table.weights);
+      break;
+    case Policy::least_request:
+      table.kind = TableKind::scan;
+      break;
+    case Policy::maglev:
+      build_maglev(table, members, options);
+      break;
+    case Policy::ketama:
+      build_ring(table, members, options);
+      break;
+    case Policy::rendezvous:
+      table.kind = TableKind::rendezvous;
+      for (const Member& member : members) {
+        table.node_hash.push_back(key_hash(member));
+        table.inverse_weight.push_back(1.0 / member.weight);
+      }
+      break;
+    case Policy::jump:
+      build_jump(table);
+      break;
+    case Policy::stable: {
+      std::vector<std::uint64_t> hashes;
+      for (const Member& member : members) hashes.push_back(key_hash(member));
+      table.kind = TableKind::slots;
+      table.ids.assign(
+          ids_of(stable_fill(hashes, table.weights, options.slots, options.slack), table.members));
+      break;
+    }
+  }
+  (void)before;
+  return table;
+}
+
+}  // namespace fastpath::balance

@@ -1,0 +1,33 @@
+// Batch picks, any processor.
+#include "fastpath/balance/balancer.hpp"
+
+namespace fastpath::balance {
+
+namespace {
+
+void slots(const std::uint16_t* table, std::uint32_t slots, const std::uint64_t* hashes, Id* ids,
+           std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) ids[i] = table[hashes[i] % slots];
+}
+
+void alias(const std::uint64_t* table, const Id* members, std::uint64_t count, std::uint64_t seed,
+           std::uint64_t first, Id* ids, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint64_t x = draw(seed, first + i);
+    std::uint64_t index = reduce(x, count);
+    if (table != nullptr) {
+      const std::uint64_t entry = table[index];
+      if (static_cast<std::uint32_t>(x) >= static_cast<std::uint32_t>(entry)) index = entry >> 32;
+    }
+    ids[i] = members[index];
+  }
+}
+
+}  // namespace
+
+const Kernels& scalar_kernels() noexcept {
+  static constexpr Kernels kernels{slots, alias};
+  return kernels;
+}
+
+}  // namespace fastpath::balance

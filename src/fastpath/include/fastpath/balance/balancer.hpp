@@ -1,0 +1,381 @@
+// A balancer: tables that change rarely (table.hpp), and beside them flags and counters that flip in place.
+//
+// Threads. pick(), decide() and pick_many() may run on any number of threads. Everything else is called by
+// one thread at a time (in Python: under the GIL), also beside those. What readers follow is one published
+// Generation, freed by epochs.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fastpath/balance/draw.hpp"
+#include "fastpath/balance/table.hpp"
+#include "fastpath/cpu.hpp"
+#include "fastpath/epoch.hpp"
+
+namespace fastpath::balance {
+
+// Why a backend takes no picks (or, ramping, only some).
+enum Flag : std::uint8_t {
+  kUnhealthy = 1,
+  kEjected = 2,
+  kDraining = 4,
+  kFull = 8,
+  kRamping = 16,
+  kWeightless = 32,
+  kOutside = 64,  // not in the subset
+  kGone = 128,
+};
+
+enum class Reason : std::uint8_t {
+  ok,
+  panic,
+  failover,      // a priority that is not the first
+  spilled_zone,  // another zone than the local one
+  rehashed,      // the key's own backend is out of order
+  over_bound,    // the key's own backend is at its bound
+  slow_start,    // the key's own backend is still being warmed up
+  drain_sticky,  // the backend drains, but knows this key
+  none_healthy,
+  overloaded,  // all that are left are at max_in_flight
+  empty,
+};
+
+struct Outlier {
+  bool on = false;
+  std::uint32_t consecutive_failures = 5;
+  double interval_s = 10.0;
+  double base_ejection_s = 30.0;
+  double max_ejection_s = 300.0;
+  double max_ejected = 0.1;
+  double stdev_factor = 1.9;
+  double failure_share = 0.85;
+  std::uint32_t min_hosts = 5;
+  std::uint32_t min_requests = 100;
+  double jitter_s = 3.0;
+};
+
+struct Options {
+  TableOptions table;
+  std::uint64_t seed = 0;
+  double load_bound = 0.0;  // 0: none
+  double slow_start_s = 0.0;
+  double slow_start_min = 0.1;
+  double slow_start_aggression = 1.0;
+  double panic_threshold = 50.0;  // percent
+  bool panic_fail = false;
+  std::uint64_t overprovisioning = 140;  // percent
+  std::uint32_t subset_size = 0;         // 0: everybody
+  std::uint32_t max_in_flight = 0;       // 0: no limit
+  std::uint32_t sticky_bits = 0;         // remembered keys: 2^bits; 0: none
+  double decay_s = 10.0;                 // peak_ewma
+  double failure_latency_s = 1.0;        // peak_ewma
+  double retry_budget = 0.2;
+  std::uint32_t min_retries = 3;
+  Outlier outlier;
+};
+
+// One cache line a backend.
+struct alignas(64) Lane {
+  std::atomic<std::uint32_t> in_flight{0};
+  std::uint16_t tier = 0;
+  std::uint16_t consecutive = 0;  // failures in a row
+  std::atomic<double> weight{0.0};
+  std::atomic<double> cost{0.0};   // peak_ewma, seconds
+  std::atomic<double> stamp{0.0};  // when cost was true
+  std::uint32_t passed = 0;        // reports in this interval
+  std::uint32_t failed = 0;
+  double ejected_until = 0.0;
+  std::atomic<float> ramp_from{0.0F};
+  std::uint16_t ejections = 0;
+  bool ejected_this_interval = false;
+  std::atomic<double> ramp_start{0.0};
+
+  void copy_from(const Lane& other) noexcept;
+};
+static_assert(sizeof(Lane) == 64);
+
+struct Storage {
+  explicit Storage(std::size_t n) : capacity(n), flags(new std::atomic<std::uint8_t>[n]), lanes(new Lane[n]) {
+    for (std::size_t i = 0; i < n; ++i) flags[i].store(kGone, std::memory_order_relaxed);
+  }
+  std::size_t capacity;
+  std::unique_ptr<std::atomic<std::uint8_t>[]> flags;
+  std::unique_ptr<Lane[]> lanes;
+};
+
+// The backends of one priority, or of the local zone in it, or of the other zones.
+struct Tier {
+  Table table;
+  int priority = 0;
+  std::size_t rank = 0;  // of the priority, from 0
+  bool remote = false;   // other zones, while the local one has members in this priority
+  // Counters that follow the flags.
+  std::size_t total = 0;  // with a weight and not draining
+  std::size_t healthy = 0;
+  std::atomic<std::uint32_t> flagged{0};  // members with any flag
+  std::atomic<double> live_weight{0.0};
+  std::atomic<std::uint32_t> in_flight{0};
+  std::atomic<std::uint8_t> mask{0xFF};  // flags that keep a backend from being picked
+  std::atomic<bool> panic{false};
+  std::uint32_t load = 0;  // percent
+};
+
+struct Generation {
+  std::shared_ptr<Storage> storage;
+  std::vector<std::unique_ptr<Tier>> tiers;
+  std::atomic<Tier*> sole{nullptr};  // takes all picks
+  // A pick at position p goes to the tier pattern[p % 100], as its rank[p % 100]-th of this hundred.
+  std::atomic<std::uint8_t> pattern[100];
+  std::atomic<std::uint8_t> rank[100];
+};
+
+struct Considered {
+  Id id;
+  Reason verdict;
+};
+
+struct Ask {
+  bool keyed = false;
+  std::uint64_t hash = 0;
+  const void* key = nullptr;  // pymemcache's scores need the bytes
+  std::size_t key_size = 0;
+  std::uint64_t position = 0;
+  double now = 0.0;
+  const std::vector<bool>* exclude = nullptr;
+  std::vector<Considered>* trace = nullptr;
+};
+
+struct Decision {
+  Id id = 0;
+  Reason reason = Reason::empty;
+  std::uint64_t next = 0;  // position after this pick
+};
+
+class Balancer {
+ public:
+  explicit Balancer(const Options& options);
+  Balancer(const Balancer&) = delete;
+  Balancer& operator=(const Balancer&) = delete;
+  ~Balancer();
+
+  const Options& options() const noexcept { return options_; }
+
+  // --- picks
+  // ------------------------------------------------------------------------------------------------- `now`
+  // matters only while uses_time() is true.
+  bool uses_time() const noexcept {
+    return uses_clock_ || next_event_ < std::numeric_limits<double>::infinity();
+  }
+  Id pick(double now) noexcept {
+    for (;;) {
+      Ask ask;
+      ask.position = position_.load(std::memory_order_relaxed);
+      ask.now = now;
+      const Decision decision = quick(ask);
+      if (decision.next == ask.position ||
+          position_.compare_exchange_weak(ask.position, decision.next, std::memory_order_relaxed)) {
+        return decision.id;
+      }
+    }
+  }
+  // A hash policy, a hash ready.
+  Id pick_hash(std::uint64_t hash, double now) noexcept {
+    const Generation* g = generation_.load(std::memory_order_acquire);
+    const Tier* tier = g->sole.load(std::memory_order_relaxed);
+    if (tier != nullptr && options_.load_bound == 0.0) {
+      Id id = 0;
+      if (tier->table.kind == TableKind::slots) {
+        id = tier->table.slot_owner(hash);
+      } else if (tier->table.kind == TableKind::ring) {
+        id = tier->table.owners[tier->table.ring_index(hash)];
+      }
+      if (id != 0 && (g->storage->flags[id].load(std::memory_order_relaxed) &
+                      tier->mask.load(std::memory_order_relaxed)) == 0) {
+        remember(hash);
+        return id;
+      }
+    }
+    Ask ask;
+    ask.keyed = true;
+    ask.hash = hash;
+    ask.now = now;
+    const Decision decision = decide(ask);
+    // A key that was sent elsewhere is no key of the backend that it belongs to.
+    if (decision.reason < Reason::rehashed || decision.reason == Reason::drain_sticky) remember(hash);
+    return decision.id;
+  }
+  // The same for scores that need the bytes of the key.
+  Id pick_key(std::uint64_t hash, const void* key, std::size_t size, double now) noexcept {
+    Ask ask;
+    ask.keyed = true;
+    ask.hash = hash;
+    ask.key = key;
+    ask.key_size = size;
+    ask.now = now;
+    return decide(ask).id;
+  }
+  // The whole rule, of which the calls above are shortcuts. Advances nothing.
+  Decision decide(const Ask& ask) const noexcept;
+  // `ids` for the next n positions, or for n hashes; same answers as one by one. The caller holds no guard.
+  void pick_many(Id* ids, std::size_t n, double now);
+  void pick_many(const std::uint64_t* hashes, Id* ids, std::size_t n, double now);
+  void remember(std::uint64_t hash) noexcept {
+    if (sticky_) {
+      const std::uint64_t mixed = hash * kGolden;
+      sticky_[mixed >> sticky_shift_].store(sticky_tag(mixed), std::memory_order_relaxed);
+    }
+  }
+
+  std::uint64_t position() const noexcept { return position_.load(std::memory_order_relaxed); }
+  void set_position(std::uint64_t position) noexcept { position_.store(position, std::memory_order_relaxed); }
+
+  // --- members
+  // -----------------------------------------------------------------------------------------------
+  Id add(const std::string& key, double weight, int priority, bool local, double now, bool ramp);
+  void remove(Id id);
+  void set_key(Id id, const std::string& key);
+  void set_place(Id id, int priority, bool local);
+  void set_weight(Id id, double weight, double now);
+  void set_healthy(Id id, bool healthy) { set_flags(id, healthy ? 0 : kUnhealthy, healthy ? kUnhealthy : 0); }
+  void set_draining(Id id, bool draining) {
+    set_flags(id, draining ? kDraining : 0, draining ? 0 : kDraining);
+  }
+  std::uint8_t flags(Id id) const noexcept { return storage_->flags[id].load(std::memory_order_relaxed); }
+
+  // Tables follow edits of members on the next rebuild(), so that many edits cost one.
+  bool dirty() const noexcept { return dirty_; }
+  void rebuild();
+  // The owner of each of `n` hashes by the tables alone, whatever the flags say: what disruption is measured
+  // by.
+  std::size_t sample_size() const noexcept;
+  void sample_owners(Id* owners) const;
+  // The share of picks of every id, by weights and loads of tiers (keyless policies).
+  std::vector<double> shares() const;
+
+  // --- load and health
+  // ---------------------------------------------------------------------------------------
+  void acquire(Id id) noexcept;
+  void release(Id id) noexcept;
+  std::uint32_t in_flight(Id id) const noexcept {
+    return storage_->lanes[id].in_flight.load(std::memory_order_relaxed);
+  }
+  bool retry_begins() noexcept;
+  void retry_ends() noexcept { --retries_; }
+  bool wants_reports() const noexcept {
+    return options_.outlier.on || options_.table.policy == Policy::peak_ewma;
+  }
+  void report(Id id, bool ok, double latency_s, double now);  // latency below 0: unknown
+  bool due(double now) const noexcept { return now >= next_event_; }
+  void tick(double now);
+  double cost(Id id, double now) const noexcept;
+  double effective_weight(Id id, double now) const noexcept;  // with slow start
+
+  const Generation* generation() const noexcept { return generation_.load(std::memory_order_acquire); }
+  std::uint32_t total_in_flight() const noexcept { return total_in_flight_; }
+  std::uint32_t retries() const noexcept { return retries_; }
+  std::size_t capacity() const noexcept { return storage_->capacity; }
+  std::size_t nbytes() const noexcept;
+
+ private:
+  struct Entry {
+    std::string key;
+    double weight = 0.0;
+    int priority = 0;
+    bool local = true;
+    bool present = false;
+    std::uint64_t order = 0;  // of addition
+  };
+
+  Decision quick(const Ask& ask) const noexcept {
+    const Generation* g = generation_.load(std::memory_order_acquire);
+    const Tier* tier = g->sole.load(std::memory_order_relaxed);
+    if (tier != nullptr) {
+      const std::uint8_t mask = tier->mask.load(std::memory_order_relaxed);
+      Id id = 0;
+      if (tier->table.kind == TableKind::schedule) {
+        id = tier->table.ids[ask.position % tier->table.ids.size()];
+      } else if (tier->table.kind == TableKind::list) {
+        id = tier->table.members[ask.position % tier->table.members.size()];
+      } else if (tier->table.kind == TableKind::alias) {
+        id = tier->table.alias_owner(draw(options_.seed, ask.position));
+      }
+      if (id != 0 && (g->storage->flags[id].load(std::memory_order_relaxed) & mask) == 0) {
+        return {id, Reason::ok, ask.position + 1};
+      }
+    }
+    return decide(ask);
+  }
+
+  static std::uint16_t sticky_tag(std::uint64_t mixed) noexcept {
+    return static_cast<std::uint16_t>(mixed | 1);
+  }
+  bool remembered(std::uint64_t hash) const noexcept {
+    if (!sticky_) return false;
+    const std::uint64_t mixed = hash * kGolden;
+    return sticky_[mixed >> sticky_shift_].load(std::memory_order_relaxed) == sticky_tag(mixed);
+  }
+  struct Choice;
+  double ramp_factor(const Lane& lane, double now) const noexcept;
+  Reason verdict(const Choice& choice, Id id) const noexcept;
+  Id fallback(Choice& choice, std::uint64_t x) const noexcept;
+  void choose_hashed(Choice& choice) const noexcept;
+  void choose_two(Choice& choice) const noexcept;
+  void choose_least(Choice& choice) const noexcept;
+  double load_of(const Choice& choice, Id id) const noexcept;
+  void set_flags(Id id, std::uint8_t set, std::uint8_t clear);
+  void count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept;
+  void publish_loads(Generation& generation) const;
+  void eject(Id id, double now);
+  void sweep(double now);
+  void schedule_event();
+  void start_ramp(Id id, double from, double now);
+  std::vector<bool> subset() const;
+
+  Options options_;
+  std::atomic<std::uint64_t> position_{0};
+  std::atomic<Generation*> generation_{nullptr};
+  std::unique_ptr<std::atomic<std::uint16_t>[]> sticky_;
+  int sticky_shift_ = 0;
+  bool uses_clock_ = false;
+  bool dirty_ = false;
+  double next_event_ = std::numeric_limits<double>::infinity();
+
+  std::shared_ptr<Storage> storage_;
+  std::vector<Entry> entries_;  // by id
+  std::deque<Id> free_ids_;     // oldest first, so that an id rests before it is used again
+  std::uint64_t additions_ = 0;
+  std::uint32_t total_in_flight_ = 0;
+  std::uint32_t retries_ = 0;
+  std::vector<Id> ejected_;
+  std::vector<Id> ramping_;
+  double next_sweep_ = std::numeric_limits<double>::infinity();
+  std::uint64_t jitter_draws_ = 0;
+  EpochDomain domain_;
+};
+
+// Kernels, bound by instruction set (core/kernels/balancer_*.cpp).
+struct Kernels {
+  // ids[i] = table[hashes[i] % slots]; the table is padded by two bytes.
+  void (*slots)(const std::uint16_t* table, std::uint32_t slots, const std::uint64_t* hashes, Id* ids,
+                std::size_t n);
+  // ids[i] by alias table (null: uniform) for position first + i.
+  void (*alias)(const std::uint64_t* table, const Id* members, std::uint64_t count, std::uint64_t seed,
+                std::uint64_t first, Id* ids, std::size_t n);
+};
+const Kernels& scalar_kernels() noexcept;
+const Kernels& avx512_kernels() noexcept;
+inline const Kernels& kernels() noexcept {
+#if defined(__x86_64__)
+  if (isa_in_use() == Isa::avx512) return avx512_kernels();
+#endif
+  return scalar_kernels();
+}
+
+}  // namespace fastpath::balance

@@ -1,0 +1,166 @@
+// The immutable part of a balancer: who stands where, for one tier of backends under one policy.
+//
+// A table knows members and weights, nothing of health or load: those are flags and counters beside it, so
+// that a flip never rebuilds one.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fastpath/balance/draw.hpp"
+
+namespace fastpath::balance {
+
+// The id of a backend in one balancer; 0 is "none".
+using Id = std::uint32_t;
+
+enum class Policy : std::uint8_t {
+  round_robin,
+  weighted_round_robin,
+  random,
+  weighted_random,
+  least_request,
+  power_of_two,
+  peak_ewma,
+  maglev,
+  ketama,
+  rendezvous,
+  jump,
+  stable,
+};
+
+inline bool is_hash_policy(Policy policy) noexcept { return policy >= Policy::maglev; }
+
+// Whose layout and order a policy follows; `none` is this library's own.
+enum class Compat : std::uint8_t { none, nginx, envoy, envoy_murmur2, grpc, lvs, libmemcached, pymemcache };
+
+struct TableOptions {
+  Policy policy = Policy::weighted_round_robin;
+  Compat compat = Compat::none;
+  std::uint32_t slots = 65537;       // maglev, stable
+  std::uint32_t points = 160;        // ketama: points for one unit of weight
+  std::uint64_t ring_min = 1024;     // ketama, Envoy's layout
+  std::uint64_t ring_max = 8388608;  // ketama, Envoy's layout
+  double slack = 0.05;               // stable: how far above its share a backend may go
+  bool repair = false;               // stable: start from the table before
+};
+
+struct Member {
+  Id id = 0;
+  double weight = 1.0;
+  const std::string* key = nullptr;  // what is hashed for the backend
+};
+
+// Ids in two bytes each while they fit.
+class IdArray {
+ public:
+  void assign(const std::vector<Id>& ids);
+  Id operator[](std::size_t i) const noexcept { return wide_.empty() ? narrow_[i] : wide_[i]; }
+  std::size_t size() const noexcept { return size_; }
+  // Padded by one element, so that a four-byte load of the last one stays inside. Null if ids are wide.
+  const std::uint16_t* narrow() const noexcept { return wide_.empty() ? narrow_.data() : nullptr; }
+  const std::uint32_t* wide() const noexcept { return wide_.empty() ? nullptr : wide_.data(); }
+  std::size_t nbytes() const noexcept { return narrow_.capacity() * 2 + wide_.capacity() * 4; }
+
+ private:
+  std::vector<std::uint16_t> narrow_;
+  std::vector<std::uint32_t> wide_;
+  std::size_t size_ = 0;
+};
+
+enum class TableKind : std::uint8_t {
+  list,
+  schedule,
+  stride,
+  alias,
+  two_choices,
+  scan,
+  slots,
+  ring,
+  rendezvous,
+  jump
+};
+
+struct Table {
+  TableKind kind = TableKind::list;
+  std::vector<Id> members;      // with a weight above 0
+  std::vector<double> weights;  // of the members
+  double total_weight = 0.0;
+
+  IdArray ids;                       // schedule: ids in order of picks; slots; jump: buckets
+  std::vector<std::uint64_t> alias;  // low half: threshold, high half: index of the other member
+  std::vector<std::uint16_t> stride;
+  std::vector<std::uint64_t> points;       // ring, sorted
+  std::vector<Id> owners;                  // of the points
+  std::vector<std::uint32_t> first_point;  // by the top bits of the hash
+  int ring_shift = 0;
+  bool ring_32 = false;                  // points and hashes have 32 bits
+  std::vector<std::uint64_t> node_hash;  // rendezvous, of the members
+  std::vector<double> inverse_weight;    // rendezvous, of the members
+  bool equal_weights = false;
+
+  std::size_t nbytes() const noexcept;
+
+  Id alias_owner(std::uint64_t x) const noexcept {
+    const std::uint64_t i = reduce(x, members.size());
+    if (alias.empty()) return members[i];
+    const std::uint64_t entry = alias[i];
+    return members[static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(entry) ? i : entry >> 32];
+  }
+  std::size_t ring_index(std::uint64_t hash) const noexcept {
+    if (ring_32) hash &= 0xFFFFFFFFu;
+    std::size_t i = first_point[hash >> ring_shift];
+    while (i < points.size() && points[i] < hash) ++i;
+    return i == points.size() ? 0 : i;
+  }
+  Id slot_owner(std::uint64_t hash) const noexcept { return ids[hash % ids.size()]; }
+};
+
+// Jump consistent hash: Lamping, Veach, "A fast, minimal memory, consistent hash algorithm" (2014).
+inline std::uint32_t jump_hash(std::uint64_t key, std::uint32_t buckets) noexcept {
+  std::int64_t bucket = -1;
+  std::int64_t next = 0;
+  while (next < static_cast<std::int64_t>(buckets)) {
+    bucket = next;
+    key = key * 2862933555777941757u + 1;
+    next = static_cast<std::int64_t>(
+        static_cast<double>(bucket + 1) *
+        (static_cast<double>(std::int64_t{1} << 31) / static_cast<double>((key >> 33) + 1)));
+  }
+  return static_cast<std::uint32_t>(bucket);
+}
+
+// Smaller is better: weighted rendezvous hashing (Schindelhauer, Schomaker, 2005), -ln(u) / weight.
+inline double rendezvous_score(std::uint64_t hash, std::uint64_t node, double inverse_weight) noexcept {
+  return -std::log(unit_above_zero(mix64(hash ^ node))) * inverse_weight;
+}
+
+// Builds the table of `members` (in order of their addition). Members of weight 0 get no place. `before` is
+// the table to repair, or null. Throws std::invalid_argument when the table would be larger than the options
+// allow.
+Table build_table(const std::vector<Member>& members, const TableOptions& options, const Table* before);
+
+// The parts, each of which the tests hold against known answers.
+std::vector<std::uint32_t> smooth_schedule(const std::vector<std::uint64_t>& weights);  // nginx's order
+std::vector<std::uint32_t> even_schedule(const std::vector<std::uint64_t>& weights);    // deviation below 1
+std::vector<std::uint32_t> lvs_schedule(const std::vector<std::uint64_t>& weights);  // gcd and current weight
+std::vector<std::uint16_t> stride_weights(const std::vector<double>& weights,
+                                          bool grpc);  // empty: no scheduler
+std::vector<std::uint64_t> alias_table(const std::vector<double>& weights);
+std::vector<std::uint32_t> maglev_fill(const std::vector<std::uint64_t>& offsets,
+                                       const std::vector<std::uint64_t>& skips,
+                                       const std::vector<double>& weights, std::uint32_t slots);
+std::vector<std::uint32_t> stable_fill(const std::vector<std::uint64_t>& node_hash,
+                                       const std::vector<double>& weights, std::uint32_t slots, double slack);
+bool is_prime(std::uint64_t n) noexcept;
+
+// A backend is chosen for a step of the static stride scheduler (gRPC, static_stride_scheduler.cc) or not.
+inline bool stride_accepts(std::uint64_t weight, std::uint64_t index, std::uint64_t generation) noexcept {
+  constexpr std::uint64_t kMax = 65535;
+  return (weight * generation + index * (kMax / 2)) % kMax >= kMax - weight;
+}
+
+}  // namespace fastpath::balance
