@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 _MAX_TTL_S = 2**31 - 1
 # No registry gets here, so an image of this revision is never kept.
 _NO_REVISION = 2**64 - 1
+# An instance may leave between the pick and the look at it.
+_PICK_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +201,17 @@ class Resolver:
         balancer = self._balancers.get((name, key is not None))
         if balancer is None:
             policy = "weighted_random" if key is None else "maglev"
-            balancer = self._registry.balancer(name, policy)
+            # Like a query, it names nobody rather than one that is not available.
+            balancer = self._registry.balancer(name, policy, panic_threshold=0.0)
             self._balancers[name, key is not None] = balancer
-        backend = balancer.pick(key)
-        return None if backend is None else self._registry.get(backend.id)
+        for _ in range(_PICK_TRIES):
+            backend = balancer.pick(key)
+            if backend is None:
+                break
+            instance = self._registry.get(backend.id)
+            if instance is not None:
+                return instance
+        return None
 
     def respond(
         self, message: bytes | bytearray | memoryview, *, max_size: int = 512, client: Address | None = None

@@ -18,7 +18,7 @@ def _backend(instance: Instance) -> Backend:
         instance.id,
         instance.address,
         instance.port,
-        0 if instance.draining else instance.weight,
+        instance.weight,
         instance.zone,
         instance.priority,
         instance.meta,
@@ -37,39 +37,34 @@ class _Follower:
         self._balancer = weakref.ref(balancer)
         self._known: dict[str, Instance] = {}
 
-    def begin(self, instances: tuple[Instance, ...]) -> None:
-        for instance in instances:
-            self._apply(instance)
-
     def __call__(self, event: Event | None) -> None:
         if event is None or event.instance.service != self._service:
             return
-        if not event.gone:
-            self._apply(event.instance)
-        elif self._known.pop(event.instance.id, None) is not None:
-            balancer = self._balancer()
-            if balancer is not None:
-                balancer.remove(event.instance.id)
-
-    def _apply(self, new: Instance) -> None:
         balancer = self._balancer()
         if balancer is None:
             return
-        old = self._known.get(new.id)
-        self._known[new.id] = new
-        backend = _backend(new)
+        if event.gone:
+            del self._known[event.instance.id]
+            balancer.remove(event.instance.id)
+        else:
+            self.follow(balancer, event.instance)
+
+    def follow(self, balancer: Balancer, new: Instance) -> None:
+        """Make the member of this id what the instance says."""
+        id, backend = new.id, _backend(new)
+        old = self._known.get(id)
+        self._known[id] = new
         if old is None:
             balancer.add(backend)
-        elif _backend(old) != backend:
-            if dataclasses.replace(_backend(old), weight=backend.weight) == backend:
-                balancer.set_weight(new.id, backend.weight)
-            else:
-                # One call, so that no pick sees the service without it.
-                balancer.update([_backend(instance) for instance in self._known.values()])
-                for instance in self._known.values():
-                    balancer.set_healthy(instance.id, _healthy(instance))
-        if _healthy(new) != (True if old is None else _healthy(old)):
-            balancer.set_healthy(new.id, _healthy(new))
+        elif dataclasses.replace(_backend(old), weight=new.weight) != backend:
+            # One call, so that no pick sees the service without it.
+            balancer.update([_backend(instance) for instance in self._known.values()])
+        elif old.weight != new.weight:
+            balancer.set_weight(id, new.weight)
+        if _healthy(new) != (old is None or _healthy(old)):
+            balancer.set_healthy(id, _healthy(new))
+        if new.draining != (old is not None and old.draining):
+            balancer.drain(id, new.draining)
 
 
 def following_balancer(registry: Registry, service: str, policy: str, options: dict[str, Any]) -> Balancer:
@@ -77,7 +72,8 @@ def following_balancer(registry: Registry, service: str, policy: str, options: d
     balancer = Balancer((), policy, **options)
     follower = _Follower(service, balancer)
     with registry.reading():
-        follower.begin(registry.instances(service, healthy=False))
+        for instance in registry.instances(service, healthy=False):
+            follower.follow(balancer, instance)
         stop = registry.subscribe(follower)
     weakref.finalize(balancer, stop)
     return balancer

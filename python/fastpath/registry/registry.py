@@ -488,7 +488,7 @@ class Registry:
         """A `Balancer` over the service that follows the registry by itself, as long as it is referenced.
 
         Every instance is a backend of the same id, address, port, weight, zone, priority and metadata.
-        Critical instances and those in maintenance are unhealthy backends, draining ones have weight 0.
+        Critical instances and those in maintenance are unhealthy backends, draining ones drain.
         `options` go to `Balancer`.
         """
         name = check_label(service, "service")
