@@ -33,13 +33,17 @@ class RegistryMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "registry.db" if durable else None
         self.clock = Clock()
-        self.registry = Registry(self.path, clock=self.clock)
+        self.open()
         self.known: dict[str, dict[str, Any]] = {}
         self.lease: dict[str, float] = {}
         self.drain_at: dict[str, float] = {}
         self.drain_term: dict[str, float] = {}
         self.since = 0
         self.mirror: dict[str, Instance] = {}
+
+    def open(self) -> None:
+        self.registry = Registry(self.path, clock=self.clock)
+        self.balancer = self.registry.balancer("web", "round_robin", panic_threshold=0.0)
 
     def forget(self, id: str) -> None:
         for table in (self.known, self.lease, self.drain_at, self.drain_term):
@@ -124,7 +128,7 @@ class RegistryMachine(RuleBasedStateMachine):
             return
         revision = self.registry.revision
         self.registry.close()
-        self.registry = Registry(self.path, clock=self.clock)
+        self.open()
         assert self.registry.revision == revision
         for id in self.lease:
             self.lease[id] = self.clock.now + self.known[id]["ttl_s"]
@@ -157,6 +161,18 @@ class RegistryMachine(RuleBasedStateMachine):
             ]
 
     @invariant()
+    def balancer_follows(self) -> None:
+        available = {instance.id: instance for instance in self.registry.instances("web")}
+        picks = [self.balancer.pick() for _ in range(len(available) + 1)]
+        if not available:
+            assert picks == [None]
+        else:
+            assert {backend.id for backend in picks if backend is not None} == set(available)
+        for backend in filter(None, picks):
+            instance = available[backend.id]
+            assert (backend.address, backend.weight) == (instance.address, instance.weight)
+
+    @invariant()
     def events_tell_everything(self) -> None:
         changes = self.registry.watch(since=self.since, timeout_s=0)
         if changes.resync:
@@ -178,5 +194,5 @@ class RegistryMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-RegistryMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+RegistryMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestRegistryMachine = RegistryMachine.TestCase

@@ -739,3 +739,17 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     assert ran.returncode == -signal.SIGKILL
     with Registry(path) as registry:
         assert registry.revision == len(registry.instances("web")) == 50
+
+
+def test_a_new_drain_term_keeps_the_revision(tmp_path: Path, clock: ManualClock) -> None:
+    path = tmp_path / "registry.db"
+    with Registry(path, clock=clock) as registry:
+        registry.register("web", "10.0.0.1", 80, id="a")
+        registry.drain("a")
+        registry.register("web", "10.0.0.2", 80, id="b")
+        registry.drain("a", 3)
+        assert registry.revision == 3
+    with Registry(path, clock=clock) as registry:
+        assert registry.revision == 3
+        clock.now += 3
+        assert registry.get("a") is None

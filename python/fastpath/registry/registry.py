@@ -297,7 +297,7 @@ class Registry:
             if not instance.draining:
                 instance = self._change(altered(instance, draining=True), "drain", term)
             elif self._store is not None:
-                self._store.put(instance, term)
+                self._store.put(instance, term, self._revision)
             if term is None:
                 self._end_drain(id)
             else:
@@ -557,7 +557,7 @@ class Registry:
         """Write, apply, publish."""
         instance = altered(instance, revision=self._revision + 1)
         if self._store is not None:
-            self._store.put(instance, drain_s)
+            self._store.put(instance, drain_s, instance.revision)
         old = self._instances.get(instance.id)
         if old is not None and old.address != instance.address:
             self._by_address.discard(old)

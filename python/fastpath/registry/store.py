@@ -85,8 +85,8 @@ class Store:
             raise StoreError(f"{self.path!r} is damaged: {error}") from error
         return revision, loaded
 
-    def put(self, instance: Instance, drain_s: float | None) -> None:
-        """Write an instance and its revision; it keeps its place if it was there."""
+    def put(self, instance: Instance, drain_s: float | None, revision: int) -> None:
+        """Write an instance and the registry's revision; it keeps its place if it was there."""
         body = json.dumps(instance.as_dict() | {"drain_s": drain_s}, separators=(",", ":"))
         with self._translated("write"), self._transaction():
             self._db.execute(
@@ -94,7 +94,7 @@ class Store:
                 "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
                 (instance.id, body),
             )
-            self._db.execute("UPDATE registry SET revision = ?", (instance.revision,))
+            self._db.execute("UPDATE registry SET revision = ?", (revision,))
 
     def remove(self, id: str, revision: int) -> None:
         """Delete an instance and write the revision."""
