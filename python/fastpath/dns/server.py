@@ -104,14 +104,17 @@ class DnsServer:
         """Open the sockets and answer; does nothing if it runs already."""
         with self._lock:
             if self._listener is None:
-                self._listener = DnsListener(
-                    self._resolver._responder,
-                    self._host,
-                    self._port,
-                    self._netns,
-                    self._max_connections,
-                    self._idle_s,
-                )
+                try:
+                    self._listener = DnsListener(
+                        self._resolver._responder,
+                        self._host,
+                        self._port,
+                        self._netns,
+                        self._max_connections,
+                        self._idle_s,
+                    )
+                except OSError as error:
+                    raise OSError(error.errno, f"{error.strerror} ({self._host}, port {self._port})") from None
                 _running.add(self)
 
     def stop(self) -> None:
