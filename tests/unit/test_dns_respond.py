@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 
 import dns.edns
@@ -178,6 +179,43 @@ def test_truncation_is_honest(resolver: Resolver) -> None:
     whole = ask(resolver, "big.service.consul", max_size=65535)
     assert not whole.flags & dns.flags.TC
     assert len(whole.answer[0]) == 200
+
+
+def test_more_than_a_message_can_hold(registry: Registry, resolver: Resolver) -> None:
+    for n in range(4200):
+        registry.register("huge", f"10.{n // 60000 + 3}.{n // 250}.{n % 250}", 80)
+    wire = resolver.respond(
+        dns.message.make_query("huge.service.consul", "A", use_edns=0).to_wire(), max_size=65535
+    )
+    assert 65535 - 16 < len(wire) <= 65535
+    answer = dns.message.from_wire(wire, raise_on_truncation=False)
+    assert answer.flags & dns.flags.TC
+    assert answer.edns == 0
+
+
+def test_readers_beside_a_writer(registry: Registry, resolver: Resolver) -> None:
+    registry.register("live", "10.0.0.1", 80, id="stays")
+    query = dns.message.make_query("live.service.consul", "SRV").to_wire()
+    done = threading.Event()
+    failures: list[object] = []
+
+    def read() -> None:
+        while not done.is_set():
+            answer = dns.message.from_wire(resolver.respond(query))
+            ports = {rdata.port for rdata in answer.answer[0]}
+            if not ({80} <= ports <= {80, 81}) or len(answer.additional) != len(ports):
+                failures.append(answer)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(300):
+        registry.register("live", "10.0.0.2", 81, id="comes-and-goes")
+        registry.deregister("comes-and-goes")
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert failures == []
 
 
 def test_additional_is_left_out_before_truncating(resolver: Resolver, registry: Registry) -> None:
