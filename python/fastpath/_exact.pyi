@@ -1,6 +1,6 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Literal, NamedTuple, Self, SupportsIndex
+from typing import Any, Literal, NamedTuple, Self, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -8,12 +8,12 @@ from typing_extensions import Buffer
 
 from fastpath._values import Values
 
-type _Keys = NDArray[np.uint8] | Iterable[bytes]
-type _Mac = str | bytes | SupportsIndex
-type _Macs = NDArray[np.uint64] | NDArray[np.uint8] | Iterable[_Mac]
-type _Address = str | bytes | SupportsIndex | IPv4Address | IPv6Address
-type _Addresses = NDArray[Any] | Iterable[_Address]
-type _Dtype = Literal["uint32"] | DTypeLike | None
+_Keys: TypeAlias = NDArray[np.uint8] | Iterable[bytes]
+_Mac: TypeAlias = str | bytes | SupportsIndex
+_Macs: TypeAlias = NDArray[np.uint64] | NDArray[np.uint8] | Iterable[_Mac]
+_Address: TypeAlias = str | bytes | SupportsIndex | IPv4Address | IPv6Address
+_Addresses: TypeAlias = NDArray[Any] | Iterable[_Address]
+_Dtype: TypeAlias = Literal["uint32"] | DTypeLike | None
 
 class ExactTable:
     def __init__(

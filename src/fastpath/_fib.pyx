@@ -4,9 +4,8 @@
 import ipaddress
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
 from cython.operator cimport dereference as deref
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
 from libcpp.memory cimport make_unique, unique_ptr
@@ -148,7 +147,7 @@ cdef int address_of_int(object value, uint8_t* out) except 0:
 # Writes 4 or 16 bytes and returns the family.
 cdef int address_of(object address, uint8_t* out) except 0:
     cdef const char* text
-    cdef Py_ssize_t size, i
+    cdef Py_ssize_t size
     cdef uint32_t value = 0
     if type(address) is str or isinstance(address, str):
         text = <const char*>PyUnicode_DATA(address)

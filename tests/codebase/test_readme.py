@@ -27,5 +27,5 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
 def test_commands_named_in_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z]+)", text)):
+    for target in set(re.findall(r"`make ([a-z]+)", text)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

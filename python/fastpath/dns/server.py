@@ -114,7 +114,8 @@ class DnsServer:
                         self._idle_s,
                     )
                 except OSError as error:
-                    raise OSError(error.errno, f"{error.strerror} ({self._host}, port {self._port})") from None
+                    where = f"{self._host}, port {self._port}"
+                    raise OSError(error.errno, f"{error.strerror} ({where})") from None
                 _running.add(self)
 
     def stop(self) -> None:
