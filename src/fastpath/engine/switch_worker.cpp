@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <random>
 
@@ -16,7 +17,8 @@ namespace fastpath::engine {
 
 namespace {
 
-constexpr std::size_t kBudget = 32;               // frames a port may bring in one turn
+constexpr std::size_t kBudget = 64;               // frames that a descriptor may bring in one turn
+constexpr std::size_t kPolledBudget = 128;        // and a memory port, which costs no system call
 constexpr std::uint64_t kUpkeepNs = 250'000'000;  // pairs are compared with the Fdb this often
 constexpr int kUpkeepMs = 250;
 constexpr int kMaxSpin = 64;  // empty rounds before the worker sleeps
@@ -231,6 +233,7 @@ void SwitchWorker::settle() {
         return !item.first->up || item.first->io->taken_until() >= item.second;
       });
     });
+    if (!waiting.empty()) std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
 }
 
@@ -331,9 +334,10 @@ void SwitchWorker::round(int timeout_ms, bool& busy) {
 }
 
 void SwitchWorker::receive(SwitchPort& port) {
-  if (!batch_.has_room() || batch_.size() + kBudget > Batch::kFrames) forward();
+  const std::size_t budget = port.io->fd() < 0 ? kPolledBudget : kBudget;
+  if (!batch_.has_room() || batch_.size() + budget > Batch::kFrames) forward();
   if (!port.up) return;
-  if (port.io->receive(batch_, port.number, kBudget) == Receive::gone) {
+  if (port.io->receive(batch_, port.number, budget) == Receive::gone) {
     forward();  // what it sent before, while it still has a segment
     lose(port);
   }
