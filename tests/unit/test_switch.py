@@ -489,6 +489,69 @@ def test_capture(switch: Switch, tmp_path: Path) -> None:
             full.close()
 
 
+def pcap(*frames: bytes, order: str = "=", magic: int = 0xA1B2C3D4, link_type: int = 1) -> bytes:
+    out = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link_type)
+    for data in frames:
+        out += struct.pack(order + "IIII", 1, 2, len(data), len(data)) + data
+    return out
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pcap_files_as_a_port(switch: Switch, tmp_path: Path, order: str) -> None:
+    station = switch.attach_memory()
+    (tmp_path / "in.pcap").write_bytes(pcap(*[frame(ALL, A, b"%d" % n) for n in range(300)], order=order))
+    port = switch.attach_pcap(tmp_path / "in.pcap", tmp_path / "out.pcap", id="files")
+    switch.settle()
+    assert station.tx() == [frame(ALL, A, b"%d" % n) for n in range(300)]
+    send(switch, station, frame(A, B, b"answer"))
+    assert (port.kind, port.stats()["rx_packets"], port.stats()["tx_packets"]) == ("pcap", 300, 1)
+    switch.detach(port)
+    written = (tmp_path / "out.pcap").read_bytes()
+    assert written[40:] == frame(A, B, b"answer")
+    # What was written can be read.
+    switch.attach_pcap(read=str(tmp_path / "out.pcap"))
+    switch.settle()
+    assert station.tx() == [frame(A, B, b"answer")]
+
+
+def test_pcap_files_that_are_broken(switch: Switch, tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    whole = pcap(frame(ALL, A), frame(ALL, B))
+    broken = {
+        b"": "shorter than the header",
+        whole[:23]: "shorter than the header",
+        whole[:30]: "ends within the record at byte 24",
+        whole[:-1]: "ends within the record at byte 100",
+        pcap(bytes(70_000)): "a frame of 70000 bytes",
+        pcap(link_type=101): "link type 101",
+        b"\x0a\x0d\x0d\x0a" + bytes(40): "pcapng",
+    }
+    for data, message in broken.items():
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            switch.attach_pcap(path)
+    with pytest.raises(ValueError, match="to read, to write, or both"):
+        switch.attach_pcap()
+    with pytest.raises(FileNotFoundError):
+        switch.attach_pcap(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError):
+        switch.attach_pcap(write=tmp_path / "no" / "folder")
+    with pytest.raises(TypeError):
+        switch.attach_pcap(read=5)  # type: ignore[arg-type]
+    assert switch.ports == ()
+    path.write_bytes(pcap())
+    switch.attach_pcap(path)
+
+
+def test_interfaces_that_are_not_there(switch: Switch) -> None:
+    with pytest.raises((OSError, fastpath.NotSupported)):
+        switch.attach_interface("fp-no-such-if")
+    with pytest.raises(ValueError, match="ifname"):
+        switch.attach_interface("a" * 16)
+    with pytest.raises(TypeError, match="ifname"):
+        switch.attach_interface(None)  # type: ignore[arg-type]
+
+
 def test_many_threads(switch: Switch) -> None:
     ports = [switch.attach_memory() for _ in range(3)]
     stop = threading.Event()

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -162,6 +163,79 @@ class Switch:
         )
         self._worker.inject(port.number, [announcement(port._port.mac, item[0]) for item in packed])
         return port
+
+    def attach_interface(self, ifname: str, *, segment: int = 0, id: str | None = None) -> Port:
+        """Join an existing Ethernet interface of the current namespace to the switch.
+
+        Its frames reach both the system and the switch (a packet socket); usually it has no addresses of
+        its own: the host's end of a veth pair, an uplink. It is promiscuous while it is attached. Frames
+        longer than its MTU are dropped (``tx_error``), except TCP segments that it cuts itself.
+
+        Parameters
+        ----------
+        ifname : str
+            Its name. It may be down; it works once it is up.
+        segment, id
+            As for :meth:`attach`.
+
+        Raises
+        ------
+        NotSupported
+            The process may not open packet sockets.
+        OSError
+            No such interface (ENODEV), or not an Ethernet interface (EINVAL).
+        """
+        name = ifname_of(ifname)
+        number = integer(segment, "segment", 0, MAX_SEGMENT)
+
+        def make() -> SwitchPort:
+            with _system_errors(name, ""):
+                return self._worker.attach_interface(name, number)
+
+        return self._add(id, make, lambda port, id: Port(port, id, "interface", ifname=name))
+
+    def attach_pcap(
+        self,
+        read: str | os.PathLike[str] | None = None,
+        write: str | os.PathLike[str] | None = None,
+        *,
+        segment: int = 0,
+        id: str | None = None,
+    ) -> Port:
+        """Join capture files to the switch: a station that says what one file holds, and writes down the
+        answers.
+
+        Parameters
+        ----------
+        read : path, optional
+            A classic pcap file of Ethernet frames (either byte order). It is read into memory, and its frames
+            enter the switch as fast as it takes them; their times are ignored.
+        write : path, optional
+            Created or emptied; what is sent to the port, as a classic pcap file. It is complete once the port
+            is detached.
+        segment, id
+            As for :meth:`attach`.
+
+        Raises
+        ------
+        ValueError
+            Neither file, or `read` is not such a file; the message says where it is broken.
+        """
+        number = integer(segment, "segment", 0, MAX_SEGMENT)
+        if read is None and write is None:
+            raise ValueError("attach_pcap: expected a file to read, to write, or both")
+        data = None if read is None else Path(read).read_bytes()
+        target = None if write is None else os.fspath(write)
+
+        def make() -> SwitchPort:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            file = -1 if target is None else os.open(target, flags, 0o600)
+            try:
+                return self._worker.attach_pcap(data, file, number)
+            except ValueError as error:
+                raise ValueError(f"{read}: {error}") from None
+
+        return self._add(id, make, lambda port, id: Port(port, id, "pcap"))
 
     def attach_memory(
         self,
@@ -374,7 +448,7 @@ def _system_errors(ifname: str, netns: str) -> Iterator[None]:
         text = error.strerror or str(error)
         if error.errno in {errno.EPERM, errno.EACCES}:
             raise NotSupported(
-                f"attach {ifname} in {place}: {text}; making interfaces needs CAP_NET_ADMIN over the "
+                f"attach {ifname} in {place}: {text}; this needs CAP_NET_ADMIN and CAP_NET_RAW over the "
                 "namespace (and CAP_SYS_ADMIN to enter it): run as root, or under 'unshare -Urnm'"
             ) from error
         if "/dev/net/tun" in text:

@@ -6,6 +6,8 @@
 
 #include "bind.hpp"
 #include "port_memory.hpp"
+#include "port_packet.hpp"
+#include "port_pcap.hpp"
 #include "port_tap.hpp"
 #include "switch_worker.hpp"
 
@@ -44,7 +46,7 @@ py::dict counters_of(const SwitchPort& port) {
   for (std::size_t i = 1; i < from.rx_drops.size(); ++i) {
     drops[drop_name(static_cast<Drop>(i))] = from.rx_drops[i].get();
   }
-  for (std::size_t i = 1; i < from.tx_drops.size(); ++i) {
+  for (std::size_t i = kFirstFailure; i < from.tx_drops.size(); ++i) {
     drops[py::str(std::string("tx_") + transmit_name(static_cast<Transmit>(i)))] = from.tx_drops[i].get();
   }
   py::dict out;
@@ -131,6 +133,31 @@ PortHandle attach_tap(SwitchHandle& self, const std::string& netns, const std::s
     handle.mac.assign(tap->mac().begin(), tap->mac().end());
     handle.offloads = tap->offloads();
     handle.port = worker.add_port(std::move(tap), segment);
+    return handle;
+  });
+}
+
+PortHandle attach_interface(SwitchHandle& self, const std::string& ifname, std::uint16_t segment) {
+  SwitchWorker& worker = self.worker();
+  return os_errors([&] {
+    PortHandle handle;
+    std::shared_ptr<PacketPort> packet = PacketPort::open(ifname);
+    handle.mac.assign(packet->mac().begin(), packet->mac().end());
+    handle.port = worker.add_port(std::move(packet), segment);
+    return handle;
+  });
+}
+
+PortHandle attach_pcap(SwitchHandle& self, const py::object& bytes, int file, std::uint16_t segment) {
+  Descriptor out(file);
+  std::unique_ptr<PcapReader> reader;
+  if (!bytes.is_none()) reader = std::make_unique<PcapReader>(bytes.cast<std::string>());
+  SwitchWorker& worker = self.worker();
+  return os_errors([&] {
+    std::unique_ptr<Capture> writer;
+    if (out.get() >= 0) writer = std::make_unique<Capture>(std::move(out), kNoPort);
+    PortHandle handle;
+    handle.port = worker.add_port(std::make_shared<PcapPort>(std::move(reader), std::move(writer)), segment);
     return handle;
   });
 }
@@ -265,6 +292,11 @@ void bind_switch(py::module_& module) {
       .def("attach_tap", &attach_tap, py::arg("netns"), py::arg("ifname"), py::arg("mtu"), py::arg("mac"),
            py::arg("addresses"), py::arg("segment"),
            "Make a TAP interface in a namespace (\"\": the current one) and add it as a port.")
+      .def("attach_interface", &attach_interface, py::arg("ifname"), py::arg("segment"),
+           "Add an existing interface of the current namespace as a port.")
+      .def("attach_pcap", &attach_pcap, py::arg("bytes"), py::arg("file"), py::arg("segment"),
+           "Add a port that reads from a pcap file in memory (or None) and writes one to a descriptor (or "
+           "-1).")
       .def("attach_memory", &attach_memory, py::arg("capacity"), py::arg("vnet_header"), py::arg("discard"),
            py::arg("segment"), "Add a port whose other end is push() and pop().")
       .def(

@@ -9,25 +9,36 @@
 namespace fastpath::engine {
 
 enum class Receive : std::uint8_t {
-  ok,    // took what was there, or as much as fits
+  ok,    // took what was there, or as much as the budget allows
+  more,  // the batch is full, and the port holds frames that no descriptor will tell of
   gone,  // the other end vanished and will not come back
 };
 
 // Counted by the worker; names and order as in transmit_name().
 enum class Transmit : std::uint8_t {
   sent,
-  full,   // the queue has no room: dropped, never waited for
-  down,   // the link exists but is not up
-  error,  // refused for another reason
-  gone,   // the other end vanished and will not come back
+  queued,  // flush() will tell
+  full,    // the queue has no room: dropped, never waited for
+  down,    // the link exists but is not up
+  error,   // refused for another reason
+  gone,    // the other end vanished and will not come back
   count_,
 };
 
+inline constexpr std::size_t kFirstFailure = static_cast<std::size_t>(Transmit::full);
+
 inline const char* transmit_name(Transmit result) noexcept {
-  constexpr const char* kNames[] = {"sent", "full", "down", "error", "gone"};
+  constexpr const char* kNames[] = {"sent", "queued", "full", "down", "error", "gone"};
   static_assert(sizeof(kNames) / sizeof(kNames[0]) == static_cast<std::size_t>(Transmit::count_));
   return kNames[static_cast<std::size_t>(result)];
 }
+
+// What became of queued frames.
+struct Flushed {
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t failed[static_cast<std::size_t>(Transmit::count_)] = {};
+};
 
 // Every call but the destructor comes from the worker's thread, or from the control side while no worker
 // runs.
@@ -45,10 +56,12 @@ class PortIo {
 
   // Appends up to `budget` frames to the batch while it has room. Never blocks.
   virtual Receive receive(Batch& batch, std::uint32_t number, std::size_t budget) noexcept = 0;
-  // Sends one frame. Never blocks. The frame is the caller's and may go to other ports too.
+  // Sends or queues one frame. Never blocks. The frame is the caller's and may go to other ports too; its
+  // bytes stay where they are until flush().
   virtual Transmit transmit(const Frame& frame) noexcept = 0;
-  // End of a round: hands over what transmit() collected, and adds what failed to `failed[Transmit]`.
-  virtual void flush(std::uint64_t* failed) noexcept { (void)failed; }
+  // Whether transmit() queues; then flush() is called at the end of each round.
+  virtual bool queues() const noexcept { return false; }
+  virtual Flushed flush() noexcept { return {}; }
   // Stops descriptors from outliving a fork. The port is unusable afterwards.
   virtual void close() noexcept {}
 };

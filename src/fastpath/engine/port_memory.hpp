@@ -143,18 +143,8 @@ class MemoryPort : public PortIo {
 
   Transmit transmit(const Frame& frame) noexcept override {
     if (discard_) return Transmit::sent;
-    const VnetHeader header = frame.header();
-    const bool finish = !vnet_header_ && (header.flags & kVnetNeedsCsum) != 0 && header.gso_type == kGsoNone;
-    if (!finish) {
-      return from_switch_.push(frame.wire(), frame.wire_length(), nullptr, 0) ? Transmit::sent
-                                                                              : Transmit::full;
-    }
-    // Other ports may get the same frame with its sum still open, so it is put back afterwards.
-    std::uint8_t* place = frame.data + header.csum_start + header.csum_offset;
-    const std::uint8_t open[2] = {place[0], place[1]};
-    complete_checksum(header, frame.data, frame.length);
-    const bool sent = from_switch_.push(frame.wire(), frame.wire_length(), nullptr, 0);
-    std::memcpy(place, open, 2);
+    const auto push = [&] { return from_switch_.push(frame.wire(), frame.wire_length(), nullptr, 0); };
+    const bool sent = vnet_header_ ? push() : with_finished_checksum(frame, push);
     return sent ? Transmit::sent : Transmit::full;
   }
 

@@ -67,7 +67,7 @@ std::unique_ptr<TapPort> TapPort::create(const std::string& netns, const std::st
 
 Receive TapPort::receive(Batch& batch, std::uint32_t number, std::size_t budget) noexcept {
   while (budget-- > 0 && batch.has_room()) {
-    const ssize_t n = ::read(tap_.get(), batch.next(), kVnetLength + kMaxFrame);
+    const ssize_t n = ::read(tap_.get(), batch.next(), kVnetLength + kMaxFrame + 1);
     if (n < 0) {
       if (errno == EINTR) continue;
       // EBADFD: the interface was removed, or its namespace ended.

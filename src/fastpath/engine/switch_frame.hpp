@@ -138,6 +138,20 @@ struct Frame {
   std::size_t wire_length() const noexcept { return length + kVnetLength; }
 };
 
+// Calls `use` with the frame's checksum finished. Other ports may get the same frame with its sum still open,
+// so it is put back afterwards. GSO frames are left as they are: each segment would have a sum of its own.
+template <typename Use>
+auto with_finished_checksum(const Frame& frame, Use&& use) noexcept {
+  const VnetHeader header = frame.header();
+  if ((header.flags & kVnetNeedsCsum) == 0 || header.gso_type != kGsoNone) return use();
+  std::uint8_t* place = frame.data + header.csum_start + header.csum_offset;
+  const std::uint8_t open[2] = {place[0], place[1]};
+  complete_checksum(header, frame.data, frame.length);
+  auto result = use();
+  std::memcpy(place, open, 2);
+  return result;
+}
+
 // The frames of one round, packed into one arena that stays in L2: small frames use little of it, and seven
 // whole GSO frames fill it.
 class Batch {

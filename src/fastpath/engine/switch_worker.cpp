@@ -312,6 +312,7 @@ void SwitchWorker::work() noexcept {
 }
 
 void SwitchWorker::round(int timeout_ms, bool& busy) {
+  const std::uint64_t before = counters_.frames.get();
   epoll_event events[64];
   const int n = ::epoll_wait(epoll_.get(), events, 64, timeout_ms);
   asleep_.store(false, std::memory_order_relaxed);
@@ -327,8 +328,8 @@ void SwitchWorker::round(int timeout_ms, bool& busy) {
   for (SwitchPort* port : polled_) {
     if (port->io->pending()) receive(*port);
   }
-  busy = batch_.size() != 0;
   forward();
+  busy = counters_.frames.get() != before;
   if (lost_port_) list_ports();
   counters_.rounds.add();
 }
@@ -337,7 +338,13 @@ void SwitchWorker::receive(SwitchPort& port) {
   const std::size_t budget = port.io->fd() < 0 ? kPolledBudget : kBudget;
   if (!batch_.has_room() || batch_.size() + budget > Batch::kFrames) forward();
   if (!port.up) return;
-  if (port.io->receive(batch_, port.number, budget) == Receive::gone) {
+  Receive result = port.io->receive(batch_, port.number, budget);
+  while (result == Receive::more) {
+    forward();
+    if (!port.up) return;
+    result = port.io->receive(batch_, port.number, budget);
+  }
+  if (result == Receive::gone) {
     forward();  // what it sent before, while it still has a segment
     lose(port);
   }
@@ -372,13 +379,14 @@ void SwitchWorker::forward() {
       ingress.counters.rx_drops[static_cast<std::size_t>(batch_.reason[i])].add();
     }
   }
-  for (SwitchPort* port : all_) {
-    std::uint64_t failed[static_cast<std::size_t>(Transmit::count_)] = {};
-    port->io->flush(failed);
-    for (std::size_t k = 0; k < static_cast<std::size_t>(Transmit::count_); ++k) {
-      if (failed[k] != 0) port->counters.tx_drops[k].add(failed[k]);
+  for (SwitchPort* port : queueing_) {
+    const Flushed flushed = port->io->flush();
+    port->counters.tx_packets.add(flushed.packets);
+    port->counters.tx_bytes.add(flushed.bytes);
+    for (std::size_t k = kFirstFailure; k < static_cast<std::size_t>(Transmit::count_); ++k) {
+      if (flushed.failed[k] != 0) port->counters.tx_drops[k].add(flushed.failed[k]);
     }
-    if (failed[static_cast<std::size_t>(Transmit::gone)] != 0) lose(*port);
+    if (flushed.failed[static_cast<std::size_t>(Transmit::gone)] != 0 && port->up) lose(*port);
   }
   counters_.frames.add(batch_.size());
   batch_.clear();
@@ -392,6 +400,7 @@ void SwitchWorker::send(SwitchPort& port, const Frame& frame) {
     port.counters.tx_bytes.add(frame.length);
     return;
   }
+  if (result == Transmit::queued) return;
   port.counters.tx_drops[static_cast<std::size_t>(result)].add();
   if (result == Transmit::gone && port.up) lose(port);
 }
@@ -422,13 +431,13 @@ void SwitchWorker::list_ports() {
   lost_port_ = false;
   for (auto& members : by_segment_) members.clear();
   polled_.clear();
-  all_.clear();
+  queueing_.clear();
   for (const auto& port : ports_) {
     if (!port || !port->up) continue;
     if (by_segment_.size() <= port->segment) by_segment_.resize(port->segment + std::size_t{1});
     by_segment_[port->segment].push_back(port.get());
     if (port->io->fd() < 0) polled_.push_back(port.get());
-    all_.push_back(port.get());
+    if (port->io->queues()) queueing_.push_back(port.get());
   }
 }
 

@@ -129,7 +129,7 @@ class SwitchWorker {
   std::vector<std::shared_ptr<SwitchPort>> ports_;    // by number
   std::vector<std::vector<SwitchPort*>> by_segment_;  // ports that are up
   std::vector<SwitchPort*> polled_;                   // ports without a descriptor that are up
-  std::vector<SwitchPort*> all_;                      // every port that is up
+  std::vector<SwitchPort*> queueing_;                 // ports whose transmit() queues that are up
   std::vector<std::pair<std::uint64_t, std::unique_ptr<Capture>>> captures_;
   std::uint64_t last_capture_ = 0;
   std::uint64_t next_upkeep_ns_ = 0;
