@@ -27,7 +27,7 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
     return _mm512_cmpeq_epi64_mask(data, _mm512_set1_epi64(static_cast<long long>(key)));
   } else {
     const __m128i wanted = _mm_set_epi64x(static_cast<long long>(key.high), static_cast<long long>(key.low));
-    const std::uint32_t words = _mm512_cmpeq_epi64_mask(data, _mm512_broadcast_i64x2(wanted));
+    const std::uint32_t words = _mm512_cmpeq_epi64_mask(data, _mm512_maskz_broadcast_i64x2(0xFF, wanted));
     return _pext_u32(words & (words >> 1), 0x55);
   }
 }

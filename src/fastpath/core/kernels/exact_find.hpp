@@ -5,15 +5,23 @@
 //
 // Keys are taken in groups: while one group is compared, the lines of the next one are on their way.
 
-constexpr std::size_t kGroup = 32;
+constexpr std::size_t kGroup = 64;
 
 // What one look into a bucket says.
 template <typename Value>
 struct Look {
   Value value;
-  bool hit;      // the value is right
-  bool settled;  // a miss is final
+  std::uint32_t meta;
+  std::uint32_t hit;    // 1: the value is right
+  std::uint32_t moved;  // not 0: something moved meanwhile, and nothing is known
 };
+
+// Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
+// would be wrong as often as keys are away from home.
+inline std::uint32_t nonzero(std::uint32_t word) { return (word | (0u - word)) >> 31; }
+inline std::uint32_t select(std::uint32_t condition, std::uint32_t yes, std::uint32_t no) {
+  return no ^ ((yes ^ no) & (0u - condition));
+}
 
 template <typename Key, typename Value>
 inline Look<Value> look_once(const Bucket<Key, Value>& line, const Key& key) {
@@ -24,8 +32,8 @@ inline Look<Value> look_once(const Bucket<Key, Value>& line, const Key& key) {
   const Value value = line.value(slot);
   std::atomic_thread_fence(std::memory_order_acquire);
   const std::uint32_t changed = meta ^ line.meta(std::memory_order_relaxed);
-  const bool stable = (changed & (Line::kVersionMask | Line::kAlternateMask | found)) == 0;
-  return {value, found != 0 && stable, (meta & Line::kAlternateMask) == 0 && stable};
+  const std::uint32_t moved = changed & (Line::kVersionMask | Line::kAlternateMask | found);
+  return {value, meta, nonzero(found) & ~nonzero(moved) & 1, moved};
 }
 
 // Prefetches the other buckets that the home bucket names.
@@ -38,23 +46,41 @@ inline void prefetch_alternates(const typename Index::Generation& generation, st
   }
 }
 
+// Runs the three stages of each group, one group behind the other.
+template <typename Group, typename Stage, typename Compare, typename Settle>
+inline void run_groups(std::size_t n, Stage&& stage, Compare&& compare, Settle&& settle) {
+  Group groups[3];
+  const std::size_t total = (n + kGroup - 1) / kGroup;
+  for (std::size_t step = 0; step < total + 2; ++step) {
+    if (step < total) stage(groups[step % 3], step * kGroup);
+    if (step >= 1 && step - 1 < total) compare(groups[(step - 1) % 3]);
+    if (step >= 2) settle(groups[(step - 2) % 3]);
+  }
+}
+
 template <typename Key>
 std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys, std::size_t n,
                         std::uint32_t* values, std::uint32_t missing, std::uint8_t* hit_flags) {
   using Index = typename InlineTable<Key>::Index;
   using Generation = typename Index::Generation;
+  using Line = typename Index::Line;
   struct Lane {
     Key key;
     std::uint64_t home;
+    std::uint32_t meta;
   };
   struct Group {
     const Generation* generation;
     bool grows;
     std::size_t begin;
     std::size_t count;
-    std::size_t pending_count;
+    std::size_t pending_count;  // keys that are not in their home bucket, which names others
+    std::size_t visit_count;    // those other buckets
     Lane lanes[kGroup];
+    std::uint8_t hit[kGroup];
     std::uint8_t pending[kGroup];
+    std::uint8_t visitor[kGroup * Index::kAlternates];
+    const Line* visited[kGroup * Index::kAlternates];
   };
   const std::size_t size = table.key_size();
   const std::uint64_t seed = table.seed();
@@ -64,6 +90,7 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
     group.begin = begin;
     group.count = std::min(kGroup, n - begin);
     group.pending_count = 0;
+    group.visit_count = 0;
     group.grows = state.old != nullptr;
     group.generation = state.current;
     const Generation& generation = *state.current;
@@ -71,68 +98,73 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
       const Key key = load_key<Key>(keys + (begin + i) * size, size);
       const std::uint64_t hash = hash_key(key, seed);
       const std::uint64_t home = generation.home(hash);
-      group.lanes[i] = {key, home};
+      group.lanes[i] = {key, home, 0};
       __builtin_prefetch(&generation.lines[home]);
       if (group.grows) [[unlikely]]
         __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
     }
   };
-  std::size_t hits = 0;
-  const auto record = [&](std::size_t i, bool hit) {
-    values[i] = hit ? values[i] : missing;
-    if (hit_flags != nullptr) hit_flags[i] = hit;
-    hits += hit;
-  };
+
+  // Looks into the home buckets, and sends for the others that they name.
   const auto compare = [&](Group& group) {
     const Generation& generation = *group.generation;
     std::uint32_t* out = values + group.begin;
     if (group.grows) [[unlikely]] {
       for (std::size_t i = 0; i < group.count; ++i) {
-        record(group.begin + i, table.find_key(group.lanes[i].key, &out[i]));
+        group.hit[i] = table.find_key(group.lanes[i].key, &out[i]);
+        out[i] = group.hit[i] ? out[i] : missing;
       }
       return;
     }
     for (std::size_t i = 0; i < group.count; ++i) {
-      const Lane& lane = group.lanes[i];
+      Lane& lane = group.lanes[i];
       const auto seen = look_once(generation.lines[lane.home], lane.key);
-      out[i] = seen.value;
-      record(group.begin + i, seen.hit);
+      lane.meta = seen.meta;
+      out[i] = select(seen.hit, seen.value, missing);
+      group.hit[i] = static_cast<std::uint8_t>(seen.hit);
       group.pending[group.pending_count] = static_cast<std::uint8_t>(i);
-      group.pending_count += !(seen.hit || seen.settled);
+      group.pending_count += ~seen.hit & nonzero((seen.meta & Line::kAlternateMask) | seen.moved);
     }
     for (std::size_t p = 0; p < group.pending_count; ++p) {
-      prefetch_alternates<Index>(generation, group.lanes[group.pending[p]].home);
+      const std::uint8_t i = group.pending[p];
+      const Lane& lane = group.lanes[i];
+      for (std::size_t which = 0; which < Index::kAlternates; ++which) {
+        group.visited[group.visit_count] = &generation.lines[generation.alternate(lane.home, which)];
+        group.visitor[group.visit_count] = i;
+        group.visit_count += lane.meta >> (Line::kAlternateShift + which) & 1;
+      }
     }
-  };
-  const auto settle = [&](const Group& group) {
-    std::uint32_t* out = values + group.begin;
-    for (std::size_t p = 0; p < group.pending_count; ++p) {
-      const std::size_t i = group.pending[p];
-      record(group.begin + i,
-             Index::probe(*group.generation, group.lanes[i].home, group.lanes[i].key, [&](std::uint32_t v) {
-               out[i] = v;
-               return true;
-             }));
-    }
+    for (std::size_t v = 0; v < group.visit_count; ++v) __builtin_prefetch(group.visited[v]);
   };
 
-  Group groups[3];
-  std::size_t staged = 0, compared = 0, settled = 0;
-  const std::size_t total = (n + kGroup - 1) / kGroup;
-  while (settled < total) {
-    if (staged < total) {
-      stage(groups[staged % 3], staged * kGroup);
-      ++staged;
+  std::size_t hits = 0;
+  const auto settle = [&](Group& group) {
+    std::uint32_t* out = values + group.begin;
+    std::uint32_t moved = 0;
+    for (std::size_t v = 0; v < group.visit_count; ++v) {
+      const std::uint8_t i = group.visitor[v];
+      const auto seen = look_once(*group.visited[v], group.lanes[i].key);
+      out[i] = select(seen.hit, seen.value, out[i]);
+      group.hit[i] |= static_cast<std::uint8_t>(seen.hit);
+      moved |= seen.moved;
     }
-    if (compared < staged && (staged - compared > 1 || staged == total)) {
-      compare(groups[compared % 3]);
-      ++compared;
+    for (std::size_t p = 0; p < group.pending_count; ++p) {
+      const Lane& lane = group.lanes[group.pending[p]];
+      const std::uint32_t meta = group.generation->lines[lane.home].meta(std::memory_order_acquire);
+      moved |= (lane.meta ^ meta) & (Line::kVersionMask | Line::kAlternateMask);
     }
-    if (settled < compared && (compared - settled > 1 || compared == total)) {
-      settle(groups[settled % 3]);
-      ++settled;
+    if (moved != 0) [[unlikely]] {
+      for (std::size_t p = 0; p < group.pending_count; ++p) {
+        const std::uint8_t i = group.pending[p];
+        group.hit[i] = table.find_key(group.lanes[i].key, &out[i]);
+        out[i] = group.hit[i] ? out[i] : missing;
+      }
     }
-  }
+    for (std::size_t i = 0; i < group.count; ++i) hits += group.hit[i];
+    if (hit_flags != nullptr) std::memcpy(hit_flags + group.begin, group.hit, group.count);
+  };
+
+  run_groups<Group>(n, stage, compare, settle);
   return hits;
 }
 
@@ -218,23 +250,7 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
     }
   };
 
-  Group groups[3];
-  std::size_t staged = 0, compared = 0, settled = 0;
-  const std::size_t total = (n + kGroup - 1) / kGroup;
-  while (settled < total) {
-    if (staged < total) {
-      stage(groups[staged % 3], staged * kGroup);
-      ++staged;
-    }
-    if (compared < staged && (staged - compared > 1 || staged == total)) {
-      compare(groups[compared % 3]);
-      ++compared;
-    }
-    if (settled < compared && (compared - settled > 1 || compared == total)) {
-      settle(groups[settled % 3]);
-      ++settled;
-    }
-  }
+  run_groups<Group>(n, stage, compare, settle);
   return hits;
 }
 

@@ -296,13 +296,14 @@ class BucketIndex {
   enum class Outcome { found, absent, again };
   static constexpr std::uint64_t kStep = 4;
   static constexpr std::uint64_t kLeastBuckets = 16;
+  static constexpr int kDepth = 2;
 
   static std::uint64_t buckets_for(std::size_t capacity) {
     // A table made for `capacity` keys is 80 % full with them and need not grow.
     return std::max<std::uint64_t>(kLeastBuckets, (capacity + capacity / 4) / kSlots + 1);
   }
   static std::size_t limit_of(const Generation& generation) noexcept {
-    return generation.count * kSlots / 16 * 15;
+    return generation.count * kSlots / 32 * 29;  // above 92 % there is not always room
   }
 
   template <typename Accept>
@@ -346,11 +347,14 @@ class BucketIndex {
     return free == 0 ? -1 : std::countr_zero(free);
   }
 
-  // Writes into the home bucket or the emptiest alternate; if all are full, makes room by moving one entry.
+  // Writes into the home bucket or the emptiest alternate; if all are full, makes room by moving entries.
   bool place(Generation& generation, std::uint64_t hash, const Key& key, Value value) {
     const std::uint64_t home = generation.home(hash);
     if (put_at(generation, home, key, value)) return true;
-    return make_room(generation, home) && put_at(generation, home, key, value);
+    for (int depth = 0; depth <= kDepth; ++depth) {
+      if (make_room(generation, home, depth)) return put_at(generation, home, key, value);
+    }
+    return false;
   }
 
   bool put_at(Generation& generation, std::uint64_t home, const Key& key, Value value) {
@@ -377,18 +381,23 @@ class BucketIndex {
     return true;
   }
 
-  // Moves one entry out of the buckets that `home` may use to another bucket that the entry may use.
-  bool make_room(Generation& generation, std::uint64_t home) {
+  // Moves an entry out of one of the buckets that `home` may use.
+  bool make_room(Generation& generation, std::uint64_t home, int depth) {
     for (std::size_t i = 0; i <= kAlternates; ++i) {
-      const std::uint64_t from = i == 0 ? home : generation.alternate(home, i - 1);
-      for (std::size_t slot = 0; slot < kSlots; ++slot) {
-        if (move_entry(generation, from, slot)) return true;
-      }
+      if (make_room_in(generation, i == 0 ? home : generation.alternate(home, i - 1), depth)) return true;
+    }
+    return false;
+  }
+  bool make_room_in(Generation& generation, std::uint64_t bucket, int depth) {
+    for (std::size_t slot = 0; slot < kSlots; ++slot) {
+      if (move_entry(generation, bucket, slot, depth)) return true;
     }
     return false;
   }
 
-  bool move_entry(Generation& generation, std::uint64_t from, std::size_t slot) {
+  // Moves an entry to another bucket that it may use, after making room there if need be (`depth` times at
+  // most).
+  bool move_entry(Generation& generation, std::uint64_t from, std::size_t slot, int depth) {
     Line& line = generation.lines[from];
     const Key key = line.key(slot);
     const Value value = line.value(slot);
@@ -396,8 +405,16 @@ class BucketIndex {
     Line& first = generation.lines[home];
     for (std::size_t i = 0; i <= kAlternates; ++i) {
       const std::uint64_t to = i == 0 ? home : generation.alternate(home, i - 1);
-      const int free = to == from ? -1 : free_slot(generation.lines[to]);
-      if (free < 0) continue;
+      if (to == from) continue;
+      int free = free_slot(generation.lines[to]);
+      if (free < 0) {
+        if (depth == 0 || !make_room_in(generation, to, depth - 1)) continue;
+        // That may have moved this very entry.
+        if (free_slot(line) >= 0) return true;
+        if (!(line.key(slot) == key) || line.value(slot) != value) continue;
+        free = free_slot(generation.lines[to]);
+        if (free < 0) continue;
+      }
       generation.lines[to].write(free, key, value);
       // A reader that has passed the new place must find the home's version changed when it misses the old
       // one.

@@ -1,0 +1,98 @@
+// Readers beside a writer that inserts, replaces, deletes, displaces and grows: a key that stays is always
+// found, a value always belongs to its key, and a key that was never there is never found.
+#include <atomic>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "check.hpp"
+#include "fastpath/exact_table.hpp"
+
+namespace {
+
+using fastpath::ExactTable;
+using fastpath::Isa;
+
+// The key of a number; short keys hold its low bytes.
+void make_key(std::uint32_t number, std::uint8_t* key, std::size_t size) {
+  std::memset(key, static_cast<int>(number % 251), size);
+  std::memcpy(key, &number, std::min<std::size_t>(size, 4));
+  if (size >= 8) std::memcpy(key + size - 4, &number, 4);
+}
+
+// A value names its key and a turn.
+std::uint32_t value_of(std::uint32_t number, std::uint32_t turn) { return number << 8 | (turn & 0xFF); }
+
+void run(std::size_t size, Isa isa) {
+  constexpr std::uint32_t kStay = 300;
+  constexpr std::uint32_t kChurn = 3000;
+  constexpr std::uint32_t kNever = 400;
+  auto table = ExactTable::make(size, 0, 42, isa);
+  std::uint8_t key[64];
+  std::uint32_t previous = 0;
+  for (std::uint32_t i = 0; i < kStay; ++i) {
+    make_key(i, key, size);
+    table->put(key, value_of(i, 0), &previous);
+  }
+  std::atomic<bool> stop{false};
+  const auto check = [](std::uint32_t number, bool hit, std::uint32_t value) {
+    if (number < kStay) CHECK(hit);
+    if (number >= kStay + kChurn) CHECK(!hit);
+    if (hit) CHECK(value >> 8 == number);
+  };
+  std::vector<std::thread> readers;
+  for (int t = 0; t < 2; ++t) {
+    readers.emplace_back([&, t] {
+      constexpr std::size_t kBatch = 200;
+      std::mt19937 random(static_cast<unsigned>(t));
+      std::vector<std::uint8_t> keys(kBatch * size);
+      std::vector<std::uint32_t> numbers(kBatch), values(kBatch);
+      std::vector<std::uint8_t> hit(kBatch);
+      while (!stop.load(std::memory_order_relaxed)) {
+        for (std::size_t i = 0; i < kBatch; ++i) {
+          numbers[i] = random() % (kStay + kChurn + kNever);
+          make_key(numbers[i], keys.data() + i * size, size);
+        }
+        table->find_many(keys.data(), kBatch, values.data(), 0, hit.data());
+        for (std::size_t i = 0; i < kBatch; ++i) check(numbers[i], hit[i], values[i]);
+        const fastpath::EpochDomain::Guard guard(table->epochs());
+        for (std::size_t i = 0; i < kBatch; ++i) {
+          std::uint32_t value = 0;
+          const bool found = table->find(keys.data() + i * size, &value);
+          check(numbers[i], found, value);
+        }
+      }
+    });
+  }
+  std::mt19937 random(7);
+  for (std::uint32_t round = 0; round < 3; ++round) {
+    for (std::uint32_t n = 0; n < 6000; ++n) {
+      const std::uint32_t number = random() % (kStay + kChurn);
+      make_key(number, key, size);
+      if (number >= kStay && random() % 2 == 0) {
+        table->erase(key, &previous);
+      } else {
+        table->put(key, value_of(number, n), &previous);
+      }
+      if (n % 64 == 0) table->reclaim();
+    }
+    for (std::uint32_t number = kStay; number < kStay + kChurn; ++number) {
+      make_key(number, key, size);
+      table->erase(key, &previous);
+    }
+    CHECK(table->size() == kStay);
+  }
+  stop = true;
+  for (auto& reader : readers) reader.join();
+}
+
+}  // namespace
+
+int main() {
+  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    if (!fastpath::isa_supported(isa)) continue;
+    for (std::size_t size : {4, 8, 16, 40}) run(size, isa);
+  }
+  return 0;
+}

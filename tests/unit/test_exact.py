@@ -1,0 +1,313 @@
+"""ExactTable: batches at every key size and instruction set, growth, seeds, ids, threads, misuse."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastpath import ExactTable, build_info
+
+SIZES = [1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 17, 24, 31, 37, 40, 63, 64]
+
+
+def rows_of(numbers: np.ndarray, size: int) -> np.ndarray:
+    """Distinct keys of any size of at least 2 for numbers below 2**16."""
+    rows = np.zeros((len(numbers), size), np.uint8)
+    rows[:, 0] = numbers & 0xFF
+    rows[:, -1] = (numbers >> 8) & 0xFF
+    if size > 2:
+        rows[:, 1:-1] = (numbers % 255)[:, None]
+    return rows
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 200, 20000])
+def test_batches(size: int, n: int) -> None:
+    table = ExactTable(size, dtype="uint32")
+    numbers = np.random.default_rng(size).permutation(65536)[:n]
+    assert table.insert_many(rows_of(numbers, size), numbers.astype(np.uint32)) == n
+    assert table.insert_many(rows_of(numbers, size), numbers) == 0
+    assert len(table) == n
+    probes = np.arange(0, 65536, 3)
+    expected = np.where(np.isin(probes, numbers), probes, 2**32 - 1)
+    out = np.zeros(len(probes), np.uint32)
+    assert table.lookup_many(rows_of(probes, size), out=out, default=2**32 - 1) is out
+    assert np.array_equal(out, expected)
+    gone = numbers[::2]
+    assert table.delete_many(rows_of(gone, size)) == len(gone)
+    assert table.delete_many(rows_of(gone, size)) == 0
+    expected[np.isin(probes, gone)] = 2**32 - 1
+    assert np.array_equal(table.lookup_many(rows_of(probes, size), default=2**32 - 1), expected)
+    keys, values = table.to_arrays()
+    assert sorted(values.tolist()) == sorted(numbers[1::2].tolist())
+    assert np.array_equal(table.lookup_many(keys), values)
+
+
+@pytest.mark.parametrize("isa", build_info()["isa_supported"])
+def test_every_instruction_set_answers_the_same(isa: str) -> None:
+    program = """
+import numpy as np, zlib, fastpath
+assert fastpath.build_info()["isa_in_use"] == {isa!r}
+crc = 0
+for size in (4, 7, 8, 13, 16, 40):
+    table = fastpath.ExactTable(size, dtype="uint32", seed=1)
+    keys = np.random.default_rng(size).integers(0, 256, (30000, size), dtype=np.uint8)
+    table.insert_many(keys[:20000], np.arange(1, 20001))
+    crc = zlib.crc32(table.lookup_many(keys).tobytes(), crc)
+print(crc)
+"""
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", program.format(isa=name)],
+            env={**os.environ, "FASTPATH_ISA": name},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("scalar", isa)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_growth_keeps_everything() -> None:
+    table = ExactTable(8, dtype="uint32")
+    for start in range(0, 60000, 1000):
+        numbers = np.arange(start, start + 1000)
+        table.insert_many(numbers.astype("<u8").view(np.uint8).reshape(-1, 8), numbers)
+        seen = np.arange(start + 2000).astype("<u8").view(np.uint8).reshape(-1, 8)
+        expected = np.where(np.arange(start + 2000) < start + 1000, np.arange(start + 2000), 2**32 - 1)
+        assert np.array_equal(table.lookup_many(seen, default=2**32 - 1), expected)
+    assert table.nbytes < 60000 * 12 * 6
+
+
+def test_a_table_at_ninety_percent() -> None:
+    table = ExactTable(16, dtype="uint32", capacity=10000, seed=5)
+    before = table.nbytes
+    slots = before // 64 * 3
+    keys = np.random.default_rng(1).integers(0, 256, (int(slots * 0.9), 16), dtype=np.uint8)
+    table.insert_many(keys, np.arange(len(keys)))
+    assert table.nbytes == before
+    assert np.array_equal(table.lookup_many(keys), np.arange(len(keys)))
+
+
+def test_seed() -> None:
+    assert ExactTable(4).seed != ExactTable(4).seed
+    assert ExactTable(4, seed=2**64 - 1).seed == 2**64 - 1
+    one, two = ExactTable(4, seed=9), ExactTable(4, seed=9)
+    for table in (one, two):
+        table.insert_many([bytes([i, 0, 0, 0]) for i in range(200)], range(1, 201))
+    assert one.items() == two.items()
+    assert pickle.loads(pickle.dumps(one)).seed != 9
+
+
+def test_chosen_keys_make_no_chains() -> None:
+    # Keys that share a bucket under one seed spread under another: what an attacker can learn is of no use.
+    from fastpath.reference.hashing import xxh3_64
+
+    chosen = [key for key in (i.to_bytes(8, "little") for i in range(40000)) if xxh3_64(key, 1) >> 56 == 0x5A]
+    assert len(chosen) > 100
+    spread = [xxh3_64(key, 0x9E3779B97F4A7C15) >> 56 for key in chosen]
+    assert max(spread.count(value) for value in set(spread)) < 12
+    table = ExactTable(8, dtype="uint32")
+    table.insert_many(chosen, range(len(chosen)))
+    assert table.lookup_many(chosen).tolist() == list(range(len(chosen)))
+
+
+@pytest.mark.parametrize("dtype", [None, "uint32"])
+@pytest.mark.parametrize("size", [4, 16, 40])
+def test_pickle_and_copy(size: int, dtype: str | None) -> None:
+    table = ExactTable(size, dtype=dtype)
+    table.insert_many([bytes([i]) * size for i in range(50)], [i % 7 for i in range(50)])
+    for other in (pickle.loads(pickle.dumps(table)), copy.copy(table), copy.deepcopy(table), table.copy()):
+        assert dict(other.items()) == dict(table.items())
+        assert (other.key_size, other.dtype) == (size, dtype)
+        del other[bytes(size)]
+        assert len(table) == 50
+    assert "50 keys" in repr(table)
+
+
+def test_ids_follow_their_objects() -> None:
+    table = ExactTable(1)
+    table[b"a"], table[b"b"], table[b"c"] = "x", "x", "y"
+    assert table.values is not None
+    assert (len(table.values), table.values[0], table.values[1]) == (3, None, "x")
+    assert "x" in table.values
+    assert [] not in table.values
+    assert table.lookup_many([b"a", b"b", b"c", b"d"]).tolist() == [1, 1, 2, 0]
+    table[b"a"] = "y"
+    del table[b"b"]
+    assert "x" not in table.values
+    assert table.values[1] is None
+    table[b"d"] = "z"
+    assert table.values[table.lookup_many([b"d", b"e"])] == ["z", None]
+    for bad in (-1, 3, 2**70):
+        with pytest.raises(IndexError):
+            table.values[bad]
+    with pytest.raises(TypeError):
+        table.values["x"]
+    table.clear()
+    assert list(table.values) == [None]
+
+
+def test_threads() -> None:
+    table = ExactTable(16, dtype="uint32")
+    numbers = np.arange(20000)
+    keys = rows_of(numbers, 16)
+    table.insert_many(keys[:1000], numbers[:1000])
+    stop = threading.Event()
+    failures: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            found = table.lookup_many(keys, default=2**32 - 1)
+            if not np.array_equal(found[:1000], numbers[:1000]):
+                failures.append("a key that stays was missed")
+            moving = found[1000:]
+            if not np.all((moving == numbers[1000:]) | (moving == 2**32 - 1)):
+                failures.append("a value of another key")
+            if table.lookup(keys[5].tobytes()) != 5:
+                failures.append("scalar")
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for _ in range(15):
+        table.insert_many(keys[1000:], numbers[1000:])
+        table.delete_many(keys[1000:])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        ((0,), {}, ValueError),
+        ((65,), {}, ValueError),
+        ((-1,), {}, ValueError),
+        ((2**70,), {}, ValueError),
+        (("16",), {}, TypeError),
+        ((16.0,), {}, TypeError),
+        ((), {}, TypeError),
+        ((16,), {"dtype": "int64"}, ValueError),
+        ((16,), {"capacity": -1}, ValueError),
+        ((16,), {"capacity": 2**60}, ValueError),
+        ((16,), {"capacity": 1.5}, TypeError),
+        ((16,), {"seed": 2**64}, ValueError),
+        ((16,), {"seed": b"x"}, TypeError),
+    ],
+)
+def test_bad_construction(arguments: Any, options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ExactTable(*arguments, **options)
+
+
+def test_a_table_is_made_once() -> None:
+    table = ExactTable(4)
+    table[b"abcd"] = 1
+    with pytest.raises(TypeError):
+        table.__init__(8)  # type: ignore[misc]
+    assert table[b"abcd"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        (b"", ValueError),
+        (b"abc", ValueError),
+        (b"abcde", ValueError),
+        ("abcd", TypeError),
+        (1, TypeError),
+        (None, TypeError),
+    ],
+)
+def test_bad_keys(key: Any, error: type[Exception]) -> None:
+    table = ExactTable(4)
+    for call in (
+        lambda: table.lookup(key),
+        lambda: table.get(key),
+        lambda: table[key],
+        lambda: key in table,
+        lambda: table.insert(key, 1),
+        lambda: table.delete(key),
+        lambda: table.insert_many([key], [1]),
+        lambda: table.lookup_many([b"good", key]),
+    ):
+        with pytest.raises(error):
+            call()
+    assert len(table) == 0
+    assert table.lookup(bytearray(b"good")) is None
+    assert table.lookup(memoryview(b"good")) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        (np.zeros((2, 4), np.int8), TypeError),
+        (np.zeros((2, 4), np.uint32), TypeError),
+        (np.zeros((2, 5), np.uint8), ValueError),
+        (np.zeros(4, np.uint8), ValueError),
+        (np.zeros((1, 2, 4), np.uint8), ValueError),
+        (b"abcd", TypeError),
+        ("abcd", TypeError),
+        (7, TypeError),
+        (None, TypeError),
+    ],
+)
+def test_bad_batches(keys: Any, error: type[Exception]) -> None:
+    table = ExactTable(4)
+    for call in (
+        lambda: table.lookup_many(keys),
+        lambda: table.insert_many(keys, [1, 2]),
+        lambda: table.delete_many(keys),
+    ):
+        with pytest.raises(error):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "error"),
+    [
+        (None, ["x"], ValueError),
+        (None, ["x", None], ValueError),
+        (None, ["x", []], TypeError),
+        (None, "xy", TypeError),
+        (None, 5, TypeError),
+        ("uint32", [1], ValueError),
+        ("uint32", [1, -1], ValueError),
+        ("uint32", [1, 2**32], ValueError),
+        ("uint32", [1, "2"], TypeError),
+        ("uint32", np.array([1.0, 2.0]), TypeError),
+        ("uint32", np.array([1, -1]), ValueError),
+        ("uint32", np.zeros((2, 1), np.uint32), ValueError),
+        ("uint32", b"xy", TypeError),
+        ("uint32", 5, TypeError),
+    ],
+)
+def test_bad_values(dtype: Any, values: Any, error: type[Exception]) -> None:
+    table = ExactTable(4, dtype=dtype)
+    with pytest.raises(error):
+        table.insert_many([b"abcd", b"efgh"], values)
+    assert len(table) == 0
+    if dtype is None:
+        assert table.values is not None
+        assert len([v for v in table.values if v is not None]) == 0
+
+
+def test_bytes_need_not_be_aligned_or_contiguous() -> None:
+    table = ExactTable(8, dtype="uint32")
+    block = np.random.default_rng(2).integers(0, 256, 8 * 1000 + 3, dtype=np.uint8)
+    rows = block[3:].reshape(1000, 8)
+    table.insert_many(rows, np.arange(1000))
+    assert np.array_equal(table.lookup_many(rows), np.arange(1000))
+    assert np.array_equal(table.lookup_many(np.asfortranarray(rows)), np.arange(1000))
+    assert np.array_equal(table.lookup_many(rows[::-1]), np.arange(1000)[::-1])

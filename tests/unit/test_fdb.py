@@ -1,0 +1,296 @@
+"""Fdb: learning, moves, ages, limits that are fair between ports, pickling, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastpath import CapacityError, Fdb, NotSupported
+
+A, B = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
+
+
+class Clock:
+    """A clock that a test moves; it can be pickled."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def stations(first: int, n: int) -> np.ndarray:
+    return np.arange(first, first + n, dtype=np.uint64) + np.uint64(0x020000000000)
+
+
+def test_learning_and_moving() -> None:
+    fdb = Fdb()
+    assert fdb.lookup(A) is None
+    assert fdb.learn(A, "p1") is True
+    assert fdb.learn(A, "p1") is False
+    assert fdb.learn(A, "p2") is True
+    assert (fdb.lookup(A), fdb.moves, len(fdb)) == ("p2", 1, 1)
+    assert fdb.learn(A, "p1", vlan=7)
+    assert (fdb.lookup(A), fdb.lookup(A, 7), fdb.lookup(A, vlan=8)) == ("p2", "p1", None)
+    assert A in fdb
+    assert (A, 7) in fdb
+    assert (A, 8) not in fdb
+    fdb.delete(A, 7)
+    with pytest.raises(KeyError):
+        fdb.delete(A, 7)
+    for ignored in ("01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"):
+        assert fdb.learn(ignored, "p1") is False
+        assert fdb.lookup(ignored) is None
+
+
+def test_static_entries_stay() -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=10, clock=clock)
+    fdb.add_static(A, "door")
+    assert fdb.learn(A, "window") is False
+    clock.now += 1e6
+    assert fdb.age() == 0
+    assert fdb.lookup(A) == "door"
+    assert fdb.purge("door") == 0
+    assert fdb.purge("door", static=True) == 1
+    assert fdb.lookup(A) is None
+
+
+def test_ageing_needs_no_sweep() -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=10, clock=clock)
+    fdb.learn(A, 1)
+    fdb.learn(B, 1)
+    clock.now += 10
+    assert fdb.lookup(A) == 1
+    fdb.learn(B, 1)
+    clock.now += 0.001
+    assert fdb.lookup(A) is None
+    assert fdb.lookup_many([A, B]).tolist() == [0, 1]
+    assert [(entry.mac, entry.age_s) for entry in fdb.entries()] == [(B, pytest.approx(0.001))]
+    assert len(fdb) == 2
+    assert fdb.learn(A, 2) is True  # too old to count as a move
+    assert fdb.moves == 0
+    clock.now += 11
+    assert fdb.age() == 2
+    assert len(fdb) == 0
+
+
+def test_no_age_and_clocks_that_jump() -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=math.inf, clock=clock)
+    fdb.learn(A, 1)
+    clock.now += 1e15
+    assert fdb.lookup(A) == 1
+    clock.now = -1e15
+    assert fdb.lookup(A) == 1
+    clock.now = math.nan
+    assert fdb.lookup(A) == 1
+
+    def broken() -> float:
+        raise OSError("no clock")
+
+    with pytest.raises(OSError, match="no clock"):
+        Fdb(clock=broken)
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 33, 511, 513, 4000])
+def test_batches(n: int) -> None:
+    fdb = Fdb(dtype="uint32")
+    macs = stations(0, n)
+    vlans = (np.arange(n) % 3).astype(np.uint16)
+    ports = (np.arange(n) % 5 + 1).astype(np.uint32)
+    assert fdb.learn_many(macs, ports, vlans) == n
+    assert fdb.learn_many(macs, ports, vlans) == 0
+    assert np.array_equal(fdb.lookup_many(macs, vlans), ports)
+    out = np.empty(n, np.uint32)
+    assert fdb.lookup_many(macs, 0, out=out, default=9) is out
+    assert np.array_equal(out, np.where(vlans == 0, ports, 9))
+    rows = macs.astype(">u8").view(np.uint8).reshape(n, 8)[:, 2:]
+    assert np.array_equal(fdb.lookup_many(rows, vlans.tolist()), ports)
+    assert fdb.learn_many(macs, 8, vlans) == n
+    assert fdb.moves == n
+    assert fdb.purge(8) == n
+
+
+def test_ports_as_objects_in_batches() -> None:
+    fdb = Fdb()
+    assert fdb.learn_many([A, B], ["x", "y"]) == 2
+    assert fdb.values is not None
+    assert fdb.values[fdb.lookup_many([A, B, "02:00:00:00:00:ff"])] == ["x", "y", None]
+    assert fdb.learn_many([A, B], "y") == 1
+    assert fdb.learn_many([A], np.array([1], np.uint32)) == 1
+    assert fdb.lookup(A) == "x"
+    with pytest.raises(ValueError, match="ids"):
+        fdb.learn_many([A], np.array([9], np.uint32))
+    assert fdb.purge("never seen") == 0
+    fdb.purge("x")
+    assert "x" not in fdb.values
+
+
+def test_a_flood_from_one_port_does_not_push_out_the_others() -> None:
+    clock = Clock()
+    fdb = Fdb(max_entries=1000, clock=clock, dtype="uint32", seed=1)
+    fdb.learn_many(stations(0, 100), 1)
+    fdb.learn_many(stations(1000, 100), 2)
+    clock.now += 1
+    for start in range(10_000, 60_000, 5000):
+        fdb.learn_many(stations(start, 5000), 3)
+    assert len(fdb) == 1000
+    assert np.all(fdb.lookup_many(stations(0, 100)) == 1)
+    assert np.all(fdb.lookup_many(stations(1000, 100)) == 2)
+    assert fdb.evictions == 50_000 - 800
+    assert fdb.learn_many(stations(2000, 300), 2) == 300  # a small port may still grow
+    assert np.all(fdb.lookup_many(stations(2000, 300)) == 2)
+    assert np.all(fdb.lookup_many(stations(0, 100)) == 1)
+
+
+def test_limit_of_a_port() -> None:
+    fdb = Fdb(max_entries=100, max_entries_per_port=10, dtype="uint32")
+    fdb.learn_many(stations(0, 50), 1)
+    fdb.learn_many(stations(100, 5), 2)
+    assert len(fdb) == 15
+    assert fdb.evictions == 40
+    fdb.learn_many(stations(100, 5), 1)  # they move, and port 1 still holds 10
+    assert sum(entry.port == 1 for entry in fdb) == 10
+
+
+def test_expired_entries_make_room_first() -> None:
+    clock = Clock()
+    fdb = Fdb(max_entries=50, max_age_s=10, clock=clock, dtype="uint32")
+    fdb.learn_many(stations(0, 50), 1)
+    clock.now += 11
+    assert fdb.learn_many(stations(100, 50), 2) == 50
+    assert fdb.evictions < 5  # only a few candidates are looked at
+    assert np.sum(fdb.lookup_many(stations(100, 50)) == 2) > 45
+
+
+def test_full_of_static_entries() -> None:
+    fdb = Fdb(max_entries=3, dtype="uint32")
+    for i in range(3):
+        fdb.add_static(int(stations(i, 1)[0]), 1)
+    fdb.add_static(int(stations(1, 1)[0]), 2)
+    with pytest.raises(CapacityError, match="3"):
+        fdb.add_static(B, 1)
+    assert fdb.learn(B, 1) is False
+    assert fdb.refused == 1
+    fdb.clear()
+    assert len(fdb) == 0
+    assert fdb.learn(B, 1)
+
+
+def test_ports_come_and_go() -> None:
+    fdb = Fdb(dtype="uint32", max_entries=8)
+    for port in range(200_000):  # more than a table can name at one time
+        fdb.learn(A, port)
+        if port >= 1:
+            fdb.purge(port - 1)
+    assert fdb.lookup(A) == 199_999
+    assert fdb.refused == 0
+
+
+@pytest.mark.parametrize("dtype", [None, "uint32"])
+def test_pickle_and_copy(dtype: str | None) -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=20, max_entries=77, clock=clock, dtype=dtype)
+    fdb.learn(A, 3, vlan=2)
+    clock.now += 7
+    fdb.add_static(B, 4)
+    for other in (pickle.loads(pickle.dumps(fdb)), copy.copy(fdb), copy.deepcopy(fdb)):
+        assert sorted(other.entries()) == sorted(fdb.entries())
+        assert (other.max_age_s, other.max_entries, other.dtype) == (20, 77, dtype)
+    other = fdb.copy()
+    clock.now += 14
+    assert other.lookup(A, 2) is None
+    assert other.lookup(B) == 4
+    assert "2 of 77" in repr(fdb)
+    assert fdb.nbytes > 0
+
+
+def test_the_capsule_is_for_integers() -> None:
+    assert "fastpath.fdb.v1" in repr(Fdb(dtype="uint32").capsule)
+    with pytest.raises(NotSupported):
+        Fdb().capsule
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_age_s": 0}, ValueError),
+        ({"max_age_s": -1}, ValueError),
+        ({"max_age_s": math.nan}, ValueError),
+        ({"max_age_s": "300"}, TypeError),
+        ({"max_age_s": None}, TypeError),
+        ({"max_entries": 0}, ValueError),
+        ({"max_entries": "x"}, TypeError),
+        ({"max_entries_per_port": 0}, ValueError),
+        ({"clock": 5}, TypeError),
+        ({"dtype": "int8"}, ValueError),
+        ({"seed": -1}, ValueError),
+    ],
+)
+def test_bad_construction(options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Fdb(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("nonsense", 1), ValueError),
+        ((None, 1), TypeError),
+        ((A, -1), ValueError),
+        ((A, 2**32), ValueError),
+        ((A, "1"), TypeError),
+        ((A, 1, -1), ValueError),
+        ((A, 1, 4096), ValueError),
+        ((A, 1, "1"), TypeError),
+    ],
+)
+def test_bad_arguments(arguments: Any, error: type[Exception]) -> None:
+    fdb = Fdb(dtype="uint32")
+    for call in (fdb.learn, fdb.add_static):
+        with pytest.raises(error):
+            call(*arguments)
+    with pytest.raises(error):
+        fdb.learn_many([arguments[0]], *arguments[1:])
+    assert len(fdb) == 0
+
+
+@pytest.mark.parametrize(
+    ("macs", "ports", "vlans", "error"),
+    [
+        (np.zeros(2, np.int64), 1, None, TypeError),
+        (np.zeros((2, 7), np.uint8), 1, None, ValueError),
+        (A, 1, None, TypeError),
+        ([A, B], [1], None, ValueError),
+        ([A, B], np.zeros(2), None, TypeError),
+        ([A, B], np.zeros(3, np.uint32), None, ValueError),
+        ([A, B], 1, [1], ValueError),
+        ([A, B], 1, np.zeros(2), TypeError),
+        ([A, B], 1, np.array([1, 4096]), ValueError),
+        ([A, B], 1, np.array([-1, 1]), ValueError),
+        ([A, B], 1, "ab", TypeError),
+        ([A, B], 1, object(), TypeError),
+    ],
+)
+def test_bad_batches(macs: Any, ports: Any, vlans: Any, error: type[Exception]) -> None:
+    fdb = Fdb(dtype="uint32")
+    with pytest.raises(error):
+        fdb.learn_many(macs, ports, vlans)
+    assert len(fdb) == 0
+
+
+def test_bad_objects() -> None:
+    fdb = Fdb()
+    for bad, error in ((None, ValueError), ([], TypeError), ({}, TypeError)):
+        with pytest.raises(error):
+            fdb.learn(A, bad)
+    with pytest.raises(TypeError, match="hashable"):
+        fdb.purge([])
