@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import TypeAlias
 
 Labels: TypeAlias = tuple[bytes, ...]
 
 MAX_LABEL = 63
 MAX_NAME = 255
+# What is not printable or has a meaning in zone files.
+_SPECIAL = re.compile(rb'[^!-~]|[."\\;()@$]')
 
 
 def labels_of(text: object, what: str = "name") -> Labels:
     """Labels of a name in text form; one dot at the end is allowed, escapes are not."""
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a str, not {type(text).__name__}: {text!r}")
+    return _labels_of(text, what)
+
+
+# Names come back: those of targets with every image of a service.
+@functools.lru_cache(maxsize=4096)
+def _labels_of(text: str, what: str) -> Labels:
     if not text.isascii() or not text.isprintable() or "\\" in text or " " in text:
         raise ValueError(f"{what} must be printable ASCII without spaces and backslashes, not {text!r}")
     labels = tuple(label.encode() for label in text.lower().removesuffix(".").split("."))
@@ -33,18 +43,14 @@ def legal(labels: Labels) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def text_of(labels: Labels) -> str:
     """Text form with the dot at the end; bytes that text cannot hold are escaped as in zone files."""
-    return (
-        "".join(
-            "".join(chr(c) if 0x21 <= c <= 0x7E and c not in b'."\\;()@$' else f"\\{c:03}" for c in label)
-            + "."
-            for label in labels
-        )
-        or "."
-    )
+    plain = [_SPECIAL.sub(lambda found: b"\\%03d" % found[0][0], label) for label in labels]
+    return b".".join((*plain, b"")).decode() or "."
 
 
+@functools.lru_cache(maxsize=4096)
 def wire_of(labels: Labels) -> bytes:
     """Wire form without compression."""
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -52,6 +52,11 @@ def type_name(number: int) -> str:
     return _TYPE_NAMES.get(number, f"TYPE{number}")
 
 
+def packed_address(address: str) -> bytes:
+    """4 or 16 bytes of a canonical address; several times as fast as `ipaddress`."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What all records share: the owner's name (with the dot at the end) and the TTL in seconds."""
@@ -82,7 +87,7 @@ class AddressRecord(Record):
 
     def rdata(self, compress: NameWriter) -> bytes:
         """4 or 16 bytes."""
-        return ipaddress.ip_address(self.address).packed
+        return packed_address(self.address)
 
     def __str__(self) -> str:
         return self.address

@@ -16,6 +16,7 @@ from fastpath.dns.records import (
     Record,
     SoaRecord,
     SrvRecord,
+    packed_address,
 )
 from fastpath.registry import Instance, Registry
 from fastpath.registry.types import check_label
@@ -188,7 +189,7 @@ class Zone:
         )
 
     def _srv(self, name: Labels, instance: Instance) -> Entry:
-        packed = ipaddress.ip_address(instance.address).packed
+        packed = packed_address(instance.address)
         target = text_of((packed.hex().encode(), b"addr", self._datacenter, *self._domain))
         record = SrvRecord(
             text_of(name), self._ttl_s, instance.priority, instance.weight, instance.port, target
