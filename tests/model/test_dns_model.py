@@ -41,6 +41,7 @@ def images(draw: st.DrawFn) -> tuple[Any, ...]:
         tuple(answers),
         additional,
         authority,
+        "",
     )
 
 
@@ -97,7 +98,7 @@ def test_engine_and_twin_write_the_same_bytes(
 
 def test_twin_is_understood_by_dnspython() -> None:
     piece = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x0a\0\0\1"
-    image = (0, 0, True, 0, 0, ((piece, 1, 0, -1),), (), ())
+    image = (0, 0, True, 0, 0, ((piece, 1, 0, -1),), (), (), "")
     query = dns.message.make_query("web.service.consul", "A", use_edns=0)
     answer = dns.message.from_wire(twin.respond(query.to_wire(), 512, lambda *_: image))
     assert answer.answer[0].to_text() == "web.service.consul. 0 IN A 10.0.0.1"
@@ -105,17 +106,17 @@ def test_twin_is_understood_by_dnspython() -> None:
 
 def test_images_that_are_not_are_servfail() -> None:
     query = dns.message.make_query("web.service.consul", "A").to_wire()
-    good = (0, 0, True, 0, 0, ((b"x", 1, 0, -1),), (), ())
+    good = (0, 0, True, 0, 0, ((b"x", 1, 0, -1),), (), (), "")
     seen: list[Any] = []
     for bad in (
         None,
         (),
         good[:5],
-        (*good[:5], ((b"x", 0, 0, -1),), (), ()),
-        (*good[:5], ((b"x", 1, 0, 0),), (), ()),
-        (*good[:5], ((b"x", -1, 0, -1),), (), ()),
-        (*good[:5], ((b"x", 1, 70000, -1),), (), ()),
-        (*good[:5], (("x", 1, 0, -1),), (), ()),
+        (*good[:5], ((b"x", 0, 0, -1),), (), (), ""),
+        (*good[:5], ((b"x", 1, 0, 0),), (), (), ""),
+        (*good[:5], ((b"x", -1, 0, -1),), (), (), ""),
+        (*good[:5], ((b"x", 1, 70000, -1),), (), (), ""),
+        (*good[:5], (("x", 1, 0, -1),), (), (), ""),
         (-1, *good[1:]),
         (*good[:3], 3, *good[4:]),
         (0, 16, *good[2:]),

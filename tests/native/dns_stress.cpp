@@ -25,7 +25,8 @@ class CountingSource final : public dns::Source {
   CountingSource() : Source(1232) {}
   std::shared_ptr<const dns::Image> image(std::string_view, std::uint16_t) override {
     auto image = std::make_shared<dns::Image>();
-    image->revision = revision.load();
+    image->topic = topic_of("web");
+    image->revision = revision();
     image->bytes = {0xC0, 0x0C, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0};
     dns::store16(image->bytes.data() + 12, image->revision >> 16);
     dns::store16(image->bytes.data() + 14, image->revision & 0xFFFF);
@@ -81,7 +82,7 @@ int main() {
       const int fd = connected(SOCK_DGRAM, server);
       std::uint8_t answer[600];
       for (int i = 0; i < 2000; ++i) {
-        const std::uint64_t before = source.revision.load();
+        const std::uint64_t before = source.revision();
         CHECK(::send(fd, kQuery, sizeof kQuery, 0) == static_cast<ssize_t>(sizeof kQuery));
         const ssize_t size = ::recv(fd, answer, sizeof answer, 0);
         CHECK(size > 0);
@@ -98,7 +99,7 @@ int main() {
           pipeline.push_back(sizeof kQuery);
           pipeline.insert(pipeline.end(), kQuery, kQuery + sizeof kQuery);
         }
-        const std::uint64_t before = source.revision.load();
+        const std::uint64_t before = source.revision();
         CHECK(::send(fd, pipeline.data(), pipeline.size(), 0) == static_cast<ssize_t>(pipeline.size()));
         for (int i = 0; i < 50; ++i) {
           std::uint8_t prefix[2], answer[600];
@@ -114,7 +115,7 @@ int main() {
   }
   std::thread writer([&] {
     while (!stop.load()) {
-      source.revision.fetch_add(1);
+      source.changed(source.revision() + 1, "web");
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
   });

@@ -404,3 +404,24 @@ def test_sockets_in_another_namespace(registry: Registry) -> None:
         holder.wait()
         if holder.stdout is not None:
             holder.stdout.close()
+
+
+def test_only_what_a_change_touches_is_made_anew(registry: Registry, server: DnsServer) -> None:
+    def misses(*names: str) -> int:
+        before = server.stats["misses"]
+        for name in names:
+            udp(server, name)
+        return server.stats["misses"] - before
+
+    every = ("web.service.consul", "v1.web.service.consul", "big.service.consul", "w1.node.consul")
+    assert misses(*every) == 4
+    assert misses(*every) == 0
+    registry.set_health("b7", "critical")
+    assert misses("web.service.consul") == 0
+    assert misses("big.service.consul") == 1
+    assert misses("v1.web.service.consul", "w1.node.consul") == 2  # negative, and of one instance
+    registry.register("big", "10.0.0.1", 8000, id="w1")
+    assert misses("web.service.consul", "big.service.consul") == 2
+    assert [rdata.address for rdata in udp(server, "web.service.consul").answer[0]] == ["10.0.0.2"]
+    assert misses(*every) == 2
+    assert misses(*every) == 0

@@ -9,9 +9,9 @@ from fastpath.dns.records import TYPES, Record
 from fastpath.dns.zone import Found
 
 # revision, rcode, authoritative, order, limit, answers (piece, weight, priority, index of additional or -1),
-# additional pieces, authority pieces (none or one)
+# additional pieces, authority pieces (none or one), the service that it depends on alone (or "")
 Answers: TypeAlias = tuple[tuple[bytes, int, int, int], ...]
-Image: TypeAlias = tuple[int, int, bool, int, int, Answers, tuple[bytes, ...], tuple[bytes, ...]]
+Image: TypeAlias = tuple[int, int, bool, int, int, Answers, tuple[bytes, ...], tuple[bytes, ...], str]
 
 ORDERS = {"registered": 0, "random": 1, "weighted": 2}
 _NOERROR, _SERVFAIL, _NXDOMAIN, _REFUSED = 0, 2, 3, 5
@@ -22,20 +22,12 @@ def image_of(name: Labels, found: Found, order: str, limit: int | None) -> Image
     """The image of what was found for a name."""
     revision = found.revision
     if found.soa is None and not found.exists:
-        return (revision, _REFUSED, False, 0, 0, (), (), ())
+        return (revision, _REFUSED, False, 0, 0, (), (), (), "")
     suffixes = _suffixes(name)
     if found.soa is not None:
         rcode = _NOERROR if found.exists else _NXDOMAIN
-        return (
-            revision,
-            rcode,
-            True,
-            0,
-            0,
-            (),
-            (),
-            (_piece(found.soa, labels_of(found.soa.name), suffixes),),
-        )
+        soa = _piece(found.soa, labels_of(found.soa.name), suffixes)
+        return (revision, rcode, True, 0, 0, (), (), (soa,), "")
     additional: dict[bytes, int] = {}
     answers = []
     for entry in found.entries:
@@ -44,12 +36,23 @@ def image_of(name: Labels, found: Found, order: str, limit: int | None) -> Image
             piece = _piece(entry.additional, labels_of(entry.additional.name), suffixes)
             extra = additional.setdefault(piece, len(additional))
         answers.append((_piece(entry.record, name, suffixes), entry.weight, entry.priority, extra))
-    return (revision, _NOERROR, True, ORDERS[order], limit or 0, tuple(answers), tuple(additional), ())
+    service = found.entries[0].service
+    return (
+        revision,
+        _NOERROR,
+        True,
+        ORDERS[order],
+        limit or 0,
+        tuple(answers),
+        tuple(additional),
+        (),
+        service,
+    )
 
 
 def servfail(revision: int) -> Image:
     """The image of trouble."""
-    return (revision, _SERVFAIL, False, 0, 0, (), (), ())
+    return (revision, _SERVFAIL, False, 0, 0, (), (), (), "")
 
 
 def _suffixes(name: Labels) -> dict[Labels, bytes]:

@@ -123,7 +123,7 @@ class Resolver:
         )
         with registry.reading() as revision:
             stop = registry.subscribe(_weak_listener(weakref.ref(self._responder)))
-            self._responder.set_revision(revision)
+            self._responder.all_changed(revision)
         weakref.finalize(self, stop)
 
     @property
@@ -288,7 +288,11 @@ def _weak_image_maker(reference: weakref.ref[Resolver]) -> Callable[[bytes, int]
 def _weak_listener(reference: weakref.ref[DnsResponder]) -> Callable[[Event | None], None]:
     def listen(event: Event | None) -> None:
         responder = reference()
-        if responder is not None:
-            responder.set_revision(_NO_REVISION if event is None else event.revision)
+        if responder is None:
+            return
+        if event is None:
+            responder.all_changed(_NO_REVISION)
+        else:
+            responder.changed(event.revision, event.instance.service)
 
     return listen

@@ -23,7 +23,7 @@ class DnsServer:
     Parameters
     ----------
     resolver : Resolver
-        What answers. A name asked for the first time after a change of the registry is made ready in Python;
+        What answers. A name asked for the first time after a change of its service is made ready in Python;
         until the next change its answers come from C++ alone.
     host : str
         Address to listen on, "localhost", or a wildcard ("0.0.0.0", "::").

@@ -32,12 +32,16 @@ _SOA_TIMERS = (3600, 600, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record of the answer: its share and rank when the order is drawn, and what goes along with it."""
+    """A record of the answer: its share and rank when the order is drawn, and what goes along with it.
+
+    `service` is the one service whose changes can change the answer; empty: any change can.
+    """
 
     record: Record
     weight: int = 1
     priority: int = 0
     additional: AddressRecord | None = None
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ class Zone:
                 min(priority, instance.priority),
             )
         return [
-            Entry(entry.record, *shares[entry.record.address])
+            Entry(entry.record, *shares[entry.record.address], service=service)
             for entry in self._address_entries(name, shares, rdtype)
             if isinstance(entry.record, AddressRecord)
         ]
@@ -195,7 +199,7 @@ class Zone:
             text_of(name), self._ttl_s, instance.priority, instance.weight, instance.port, target
         )
         address = AddressRecord(target, self._ttl_s, instance.address)
-        return Entry(record, instance.weight, instance.priority, address)
+        return Entry(record, instance.weight, instance.priority, address, instance.service)
 
     def _node(self, body: Labels, name: Labels, rdtype: int) -> list[Entry] | None:
         if not body:

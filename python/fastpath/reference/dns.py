@@ -88,7 +88,7 @@ def respond(
         if 249 <= rdtype <= 254:
             raise _Refused(NOTIMP)
         image = make(name.lower(), rdtype)
-        _, rcode, authoritative, _, limit, answers, additional, authority = image
+        _, rcode, authoritative, _, limit, answers, additional, authority, _ = image
     except _Refused as refused:
         return _message(message, question, payload, edns_size, refused.rcode)
 

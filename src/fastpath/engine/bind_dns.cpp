@@ -32,7 +32,7 @@ dns::Image::Piece add_piece(Image& image, const py::handle& bytes) {
   return piece;
 }
 
-// (revision, rcode, authoritative, order, limit, answers, additional, authority) as
+// (revision, rcode, authoritative, order, limit, answers, additional, authority, service) as
 // python/fastpath/dns/images.py makes it.
 std::shared_ptr<const Image> image_of(const py::tuple& made) {
   auto image = std::make_shared<Image>();
@@ -40,6 +40,8 @@ std::shared_ptr<const Image> image_of(const py::tuple& made) {
   image->rcode = static_cast<dns::Rcode>(made[1].cast<std::uint16_t>());
   image->authoritative = made[2].cast<bool>();
   image->order = static_cast<dns::Order>(made[3].cast<std::uint8_t>());
+  const auto service = made[8].cast<std::string_view>();
+  image->topic = service.empty() ? -1 : dns::Source::topic_of(service);
   if (image->rcode > dns::Rcode::refused || image->order > dns::Order::weighted) {
     throw py::value_error("an image needs an rcode of 0 to 5 and an order of 0 to 2");
   }
@@ -118,7 +120,8 @@ class DnsResponder {
                                                 view.size(), max_size, out.get());
     return {reinterpret_cast<const char*>(out.get()), size};
   }
-  void set_revision(std::uint64_t revision) { source_->revision.store(revision, std::memory_order_release); }
+  void changed(std::uint64_t revision, std::string_view service) { source_->changed(revision, service); }
+  void all_changed(std::uint64_t revision) { source_->all_changed(revision); }
   py::dict stats() const {
     py::dict total;
     count_answers(total, responder_.counters());
@@ -194,7 +197,8 @@ void bind_dns(py::module_& module) {
   py::class_<DnsResponder>(module, "DnsResponder", "Answers DNS messages from images that a callable makes.")
       .def(py::init<py::function, std::size_t>(), py::arg("make"), py::arg("edns_size"))
       .def("respond", &DnsResponder::respond, py::arg("message"), py::arg("max_size"))
-      .def("set_revision", &DnsResponder::set_revision, py::arg("revision"))
+      .def("changed", &DnsResponder::changed, py::arg("revision"), py::arg("service"))
+      .def("all_changed", &DnsResponder::all_changed, py::arg("revision"))
       .def("stats", &DnsResponder::stats);
   py::class_<DnsListener>(module, "DnsListener", "UDP and TCP threads in front of a responder.")
       .def(py::init<const DnsResponder&, const std::string&, std::uint16_t, const std::string&, std::size_t,

@@ -175,6 +175,7 @@ struct Image {
     std::int32_t additional;  // index, or -1
   };
   std::uint64_t revision = 0;
+  std::int32_t topic = -1;  // slot of the one service that it depends on; -1: any change may change it
   Rcode rcode = Rcode::noerror;
   bool authoritative = true;
   Order order = Order::fixed;

@@ -11,6 +11,10 @@ constexpr std::size_t kMaxPositive = 65536;
 constexpr std::size_t kMaxNegative = 8192;
 }  // namespace
 
+std::int32_t Source::topic_of(std::string_view service) noexcept {
+  return static_cast<std::int32_t>(xxh3_64(service.data(), service.size()) % kTopics);
+}
+
 std::size_t Responder::Hash::operator()(std::string_view key) const noexcept {
   return xxh3_64(key.data(), key.size(), seed);
 }
@@ -22,17 +26,16 @@ Responder::Responder(Source& source, std::uint64_t seed)
       random_(seed * 0x9E3779B97F4A7C15ull) {}
 
 std::shared_ptr<const Image> Responder::find(std::string_view key) {
-  const std::uint64_t revision = source_.revision.load(std::memory_order_acquire);
   for (Images* images : {&positive_, &negative_}) {
     const auto found = images->find(key);
-    if (found != images->end() && found->second->revision == revision) return found->second;
+    if (found != images->end() && source_.current(*found->second)) return found->second;
   }
   return nullptr;
 }
 
 void Responder::keep(std::string_view key, std::shared_ptr<const Image> image) {
   // An image that was overtaken while it was made still answers this query, but no later one.
-  if (image->revision != source_.revision.load(std::memory_order_acquire)) return;
+  if (!source_.current(*image)) return;
   const bool positive = image->rcode == Rcode::noerror && !image->answers.empty();
   Images& images = positive ? positive_ : negative_;
   Images& others = positive ? negative_ : positive_;

@@ -15,17 +15,38 @@
 
 namespace fastpath::engine::dns {
 
-// Where images come from, shared by all responders. `revision` is stored by whoever changes the records,
-// before an image of that revision can be asked for.
+// Where images come from, shared by all responders. Whoever changes the records says so here before an image
+// of the new revision can be asked for.
 class Source {
  public:
+  static constexpr std::size_t kTopics = 4096;
+
   explicit Source(std::size_t edns_size) : edns_size(edns_size) {}
   virtual ~Source() = default;
   // The image for a name (wire form, lower case); null when none can be made (SERVFAIL).
   virtual std::shared_ptr<const Image> image(std::string_view name, std::uint16_t type) = 0;
 
+  // Services share slots; a neighbour's change costs no more than an image made for nothing.
+  static std::int32_t topic_of(std::string_view service) noexcept;
+  void changed(std::uint64_t revision, std::string_view service) noexcept {
+    topics_[static_cast<std::size_t>(topic_of(service))].store(revision, std::memory_order_release);
+    revision_.store(revision, std::memory_order_release);
+  }
+  void all_changed(std::uint64_t revision) noexcept {
+    for (auto& topic : topics_) topic.store(revision, std::memory_order_release);
+    revision_.store(revision, std::memory_order_release);
+  }
+  std::uint64_t revision() const noexcept { return revision_.load(std::memory_order_acquire); }
+  bool current(const Image& image) const noexcept {
+    if (image.topic < 0) return image.revision == revision();
+    return image.revision >= topics_[static_cast<std::size_t>(image.topic)].load(std::memory_order_acquire);
+  }
+
   const std::size_t edns_size;
-  std::atomic<std::uint64_t> revision{0};
+
+ private:
+  std::atomic<std::uint64_t> revision_{0};
+  std::array<std::atomic<std::uint64_t>, kTopics> topics_{};
 };
 
 // Written by the thread that answers, read by any.
