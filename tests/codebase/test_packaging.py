@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+# Each builds every module from nothing.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 ROOT = Path(__file__).parents[2]
 SKIPPED = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "*.egg-info", "*.so", ".*_cache", ".hypothesis"
@@ -125,7 +128,7 @@ def test_headers_of_the_wheel_compile(wheel: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
     """A virtual environment of its own that sees this one's packages, but no fastpath."""
-    run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
+    run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv"))
     site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
     ours = (
         Path(sys.prefix)
@@ -133,7 +136,7 @@ def environment(tmp_path: Path) -> Path:
         / f"python{sys.version_info.major}.{sys.version_info.minor}"
         / "site-packages"
     )
-    # A path file appends: this environment's own packages come first.
+    # A path file appends: what is installed here comes first.
     (site / "outer.pth").write_text(f"{ours}\n")
     return tmp_path / "venv" / "bin" / "python"
 
@@ -142,8 +145,7 @@ def environment(tmp_path: Path) -> Path:
 def test_pip_install(source: Path, environment: Path, editable: bool, tmp_path: Path) -> None:
     flags = ["-e"] if editable else []
     where = str(source)
-    pip_command = [str(environment), "-m", "pip", "--disable-pip-version-check", "-q"]
-    run(*pip_command, "install", "--no-build-isolation", "--no-deps", "--ignore-installed", *flags, where)
+    pip("--python", str(environment), "install", "--no-build-isolation", "--no-deps", *flags, where)
     env = {"PYTHONPATH": ""}
     imported = Path(run(str(environment), "-c", SMOKE, cwd=tmp_path, **env).strip())
     assert imported.is_relative_to(source if editable else environment.parent.parent)
