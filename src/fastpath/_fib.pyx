@@ -211,6 +211,16 @@ cdef class FibCore:
         self._ids = {}
         self.writes = 0
 
+    def _use(self, str isa):
+        """Answer with the kernels of one instruction set from now on; False where there are none."""
+        cdef const Kernels* found = NULL
+        for known in (Isa.scalar, Isa.avx2, Isa.avx512, Isa.neon):
+            if isa_name(known) == isa.encode():
+                found = kernels_for(known)
+        if found != NULL:
+            self.kernels = found
+        return found != NULL
+
     # --- arguments ---
 
     # Writes the address; returns family << 8 | length.

@@ -8,6 +8,10 @@
 
 #include <sys/mman.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -20,14 +24,33 @@ namespace fastpath {
 using fib::Arena;
 using fib::entry_leaf;
 using fib::entry_ref;
-using fib::kNarrowLeaves;
-using fib::kRank;
+using fib::kEntryRef;
 using fib::kRoots;
 using fib::kUnit;
-using fib::kWideEntries;
+using fib::kWords;
+using fib::kWordSlots;
 using fib::make_entry;
+using fib::make_ref;
+using fib::ref_tiny;
+using fib::ref_unit;
 using fib::ShortRib;
 using fib::State;
+
+namespace fib {
+namespace {
+#include "kernels/fib_node.hpp"
+}  // namespace
+}  // namespace fib
+
+using fib::child_entry;
+using fib::code_at;
+using fib::kHiddenBytes;
+using fib::marks_up_to;
+using fib::Node;
+using fib::node_at;
+using fib::read;
+using fib::Tail;
+using fib::tail_of;
 
 namespace {
 
@@ -41,12 +64,6 @@ constexpr std::size_t kSlack = std::size_t{1} << 17;  // more than one update ca
 constexpr std::size_t kNoNode = 64;                   // bytes of the node that has no answer
 constexpr std::size_t kLeastRest = 6;                 // units; the smallest node
 
-template <typename T>
-T read(const std::uint8_t* p) noexcept {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
 template <typename T>
 void write(std::uint8_t* p, T value) noexcept {
   std::memcpy(p, &value, sizeof value);
@@ -66,74 +83,58 @@ constexpr std::array<std::uint8_t, 256> first_codes() {
 }
 constexpr std::array<std::uint8_t, 256> kFirstCode = first_codes();
 
-std::size_t rank_in(const std::uint8_t* map, unsigned slot) {
-  const unsigned word = slot >> 6;
-  const auto below = read<std::uint64_t>(map + word * 8) << (63 - (slot & 63));
-  return static_cast<std::size_t>(std::popcount(below)) + map[kRank + word] - 1;
+using Marks = std::array<std::uint64_t, 4>;  // one bit a slot
+
+std::size_t count(const Marks& marks) {
+  std::size_t sum = 0;
+  for (const std::uint64_t word : marks) sum += static_cast<std::size_t>(std::popcount(word));
+  return sum;
 }
 
-void write_map(std::uint8_t* map, const std::array<std::uint64_t, 4>& words) {
-  unsigned before = 0;
+// Calls f(slot) for each mark.
+template <typename F>
+void for_each_mark(const Marks& marks, F&& f) {
   for (unsigned w = 0; w < 4; ++w) {
-    write(map + 8 * w, words[w]);
-    map[kRank + w] = static_cast<std::uint8_t>(before);
-    before += static_cast<unsigned>(std::popcount(words[w]));
+    for (std::uint64_t word = marks[w]; word != 0; word &= word - 1) {
+      f(64 * w + static_cast<unsigned>(std::countr_zero(word)));
+    }
+  }
+}
+
+void write_map(std::uint8_t* map, const Marks& marks) {
+  std::uint64_t before = 0;
+  for (unsigned w = 0; w < kWords; ++w) {
+    const unsigned first = kWordSlots * w;
+    std::uint64_t word = marks[first / 64] >> (first % 64);
+    if (first % 64 != 0 && first / 64 != 3) word |= marks[first / 64 + 1] << (64 - first % 64);
+    word &= (std::uint64_t{1} << kWordSlots) - 1;
+    write(map + 8 * w, before << 56 | word);
+    before += static_cast<std::uint64_t>(std::popcount(word));
   }
 }
 
 // Calls f(interval, first slot, slot behind the last).
 template <typename F>
-void for_each_interval(const std::uint8_t* map, F&& f) {
+void for_each_interval(Node node, F&& f) {
   std::size_t interval = 0;
   unsigned start = 0;
-  for (unsigned w = 0; w < 4; ++w) {
-    auto word = read<std::uint64_t>(map + 8 * w);
-    if (w == 0) word &= ~std::uint64_t{1};
-    while (word != 0) {
-      const unsigned next = 64 * w + static_cast<unsigned>(std::countr_zero(word));
-      f(interval++, start, next);
+  if (node.tiny) {
+    const std::size_t more = node.intervals() - 1;
+    for (; interval < more; ++interval) {
+      const unsigned next = node.begin[interval] + 1u;
+      f(interval, start, next);
       start = next;
-      word &= word - 1;
+    }
+  } else {
+    for (unsigned w = 0; w < kWords; ++w) {
+      for (auto word = read<std::uint64_t>(node.begin + 8 * w) << 8 >> 8; word != 0; word &= word - 1) {
+        const unsigned next = kWordSlots * w + static_cast<unsigned>(std::countr_zero(word));
+        f(interval++, start, next);
+        start = next;
+      }
     }
   }
   f(interval, start, 256u);
-}
-
-unsigned code_at(const std::uint8_t* codes, std::size_t interval) {
-  return codes[interval >> 1] >> ((interval & 1) * 4) & 0xF;
-}
-
-constexpr std::size_t kHiddenBytes = 6;  // slot, code, value
-
-// Where the parts of a node are.
-struct Layout {
-  std::size_t intervals;
-  const std::uint8_t* codes;
-  unsigned hidden_count;
-  const std::uint8_t* hidden;
-  const std::uint8_t* deep;  // the map of slots with children of a narrow node, or nullptr
-  std::size_t size;
-};
-
-Layout layout_of(const std::uint8_t* p, bool wide, bool short_leaves) {
-  Layout at{};
-  at.intervals = rank_in(p, 255) + 1;
-  if (wide) {
-    at.codes = p + kWideEntries + 8 * at.intervals;
-    at.hidden_count = p[kNarrowLeaves];
-    at.hidden = at.codes + (at.intervals + 1) / 2;
-  } else {
-    at.codes = p + kNarrowLeaves + (short_leaves ? 2 : 4) * at.intervals;
-    const std::uint8_t* const tail = at.codes + (at.intervals + 1) / 2;
-    at.hidden_count = tail[0];
-    at.hidden = tail + 2;
-    if (tail[1] != 0) {
-      at.deep = p + round_up(static_cast<std::size_t>(tail + 2 - p), 8);
-      at.hidden = at.deep + kWideEntries + 8 * (rank_in(at.deep, 255) + 1);
-    }
-  }
-  at.size = static_cast<std::size_t>(at.hidden + kHiddenBytes * at.hidden_count - p);
-  return at;
 }
 
 unsigned short_length(std::uint32_t key) { return static_cast<unsigned>(std::bit_width(key)) - 1; }
@@ -211,23 +212,46 @@ fib::Shared<T> shared_array(std::size_t n) {
   return fib::Shared<T>(new T[n]());
 }
 
+fib::Shared<std::uint64_t> filled_root4(std::uint32_t none) {
+  auto root = shared_array<std::uint64_t>(kRoots);
+  std::fill_n(root.get(), kRoots, make_entry(0, none));
+  return root;
+}
+
+// Roots of families without a prefix; nobody writes to them.
+fib::Shared<std::uint64_t> bare_root4(std::uint32_t none) {
+  static const fib::Shared<std::uint64_t> of_short = filled_root4(kShortNone);
+  if (none == kShortNone) return of_short;
+  static const fib::Shared<std::uint64_t> of_long = filled_root4(kLongNone);
+  return none == kLongNone ? of_long : filled_root4(none);
+}
+const fib::Shared<std::uint8_t>& bare_lengths() {
+  static const fib::Shared<std::uint8_t> lengths = shared_array<std::uint8_t>(kRoots);
+  return lengths;
+}
+const fib::Shared<std::uint32_t>& bare_root6() {
+  static const fib::Shared<std::uint32_t> root = shared_array<std::uint32_t>(kRoots);
+  return root;
+}
+
 }  // namespace
 
 // --- arena ---
 
 Arena::Arena(std::size_t reserve) : reserved_(round_up(std::max(reserve, kCommitStep), kHugePage)) {
-  void* const memory =
-      mmap(nullptr, reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  mapped_ = reserved_ + kHugePage;
+  void* const memory = mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  base_ = static_cast<std::uint8_t*>(memory);
+  mapping_ = static_cast<std::uint8_t*>(memory);
+  // Huge pages begin at multiples of their size.
+  base_ = mapping_ + (round_up(reinterpret_cast<std::uintptr_t>(mapping_), kHugePage) -
+                      reinterpret_cast<std::uintptr_t>(mapping_));
   commit(kNoNode);
-  // Reference 0: one interval, no answer, whichever kind of node the reader expects.
-  for (std::size_t word = 1; word < 4; ++word) base_[kRank + word] = 1;
-  base_[0] = 1;
+  // Reference 0: a map without marks, and an entry that the table writes.
   top_ = kNoNode;
 }
 
-Arena::~Arena() { munmap(base_, reserved_); }
+Arena::~Arena() { munmap(mapping_, mapped_); }
 
 std::uint32_t Arena::allocate(std::size_t size) {
   const std::size_t units = (size + kUnit - 1) / kUnit;
@@ -243,7 +267,8 @@ std::uint32_t Arena::allocate(std::size_t size) {
   }
   const std::size_t end = top_ + units * kUnit;
   if (end > reserved_) return 0;
-  if (end > committed_) commit(end);
+  // Kernels read leaves of 16 bits as 32.
+  if (end + kUnit > committed_) commit(end + kUnit);
   const auto ref = static_cast<std::uint32_t>(top_ / kUnit);
   top_ = end;
   return ref;
@@ -429,38 +454,35 @@ struct Fib::Slots {
   }
 };
 
+std::size_t Fib::entry_bytes(int family, unsigned level) const noexcept {
+  if (is_wide(family, level)) return 8;
+  return work_->view.short_leaves ? 2 : 4;
+}
+
 void Fib::decode(int family, unsigned level, std::uint32_t ref, Slots& slots) const {
   if (ref == 0) return;
-  const std::uint8_t* const p = node(ref);
-  const bool wide = is_wide(family, level);
   const fib::View& view = work_->view;
-  const Layout at = layout_of(p, wide, view.short_leaves);
-  for_each_interval(p, [&](std::size_t interval, unsigned start, unsigned end) {
-    std::uint32_t leaf = 0;
-    std::uint32_t child = 0;
-    if (wide) {
-      const auto entry = read<std::uint64_t>(p + kWideEntries + 8 * interval);
-      leaf = entry_leaf(entry);
-      child = entry_ref(entry);
-    } else {
-      leaf = view.short_leaves ? read<std::uint16_t>(p + kNarrowLeaves + 2 * interval)
-                               : read<std::uint32_t>(p + kNarrowLeaves + 4 * interval);
-      if (leaf == view.deep) {
-        const auto entry = read<std::uint64_t>(at.deep + kWideEntries + 8 * rank_in(at.deep, start));
-        leaf = entry_leaf(entry);
-        child = entry_ref(entry);
-      }
+  const Node node = node_at(arena_->base(), ref);
+  const std::size_t bytes = entry_bytes(family, level);
+  const Tail tail = tail_of(node, bytes);
+  for_each_interval(node, [&](std::size_t interval, unsigned start, unsigned end) {
+    const std::uint8_t* entry = node.entries() + bytes * interval;
+    std::uint32_t leaf = bytes == 2 ? read<std::uint16_t>(entry) : read<std::uint32_t>(entry);
+    const bool child = bytes == 8 || leaf == view.deep;
+    if (bytes != 8 && child) {
+      entry = child_entry(tail.children, start);
+      leaf = read<std::uint32_t>(entry);
     }
-    std::memset(slots.code + start, static_cast<int>(code_at(at.codes, interval)), end - start);
+    if (child) {
+      slots.ref[start] = read<std::uint32_t>(entry + kEntryRef);
+      slots.refs |= slots.ref[start] != 0;
+    }
+    std::memset(slots.code + start, static_cast<int>(code_at(tail.codes, interval)), end - start);
     std::fill(slots.leaf + start, slots.leaf + end, leaf);
-    if (child != 0) {
-      slots.ref[start] = child;
-      slots.refs = true;
-    }
   });
-  slots.hidden_count = at.hidden_count;
-  for (unsigned i = 0; i < at.hidden_count; ++i) {
-    const std::uint8_t* const h = at.hidden + kHiddenBytes * i;
+  slots.hidden_count = tail.hidden_count;
+  for (unsigned i = 0; i < tail.hidden_count; ++i) {
+    const std::uint8_t* const h = tail.hidden + kHiddenBytes * i;
     slots.hidden[i] = {h[0], h[1], read<std::uint32_t>(h + 2)};
   }
 }
@@ -473,90 +495,76 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
     starts[s] =
         static_cast<std::uint8_t>((slots.code[s] != slots.code[s - 1]) | (slots.code[s] >= kFirstCode[s]));
   }
-  std::array<std::uint64_t, 4> children{};
-  std::size_t child_count = 0;
+  Marks children{};
   if (slots.refs) {
     for (unsigned s = 0; s < 256; ++s) {
       if (slots.ref[s] == 0) continue;
       starts[s] = 1;
       if (s != 255) starts[s + 1] = 1;
-      children[s >> 6] |= std::uint64_t{1} << (s & 63);
-      ++child_count;
+      children[s / 64] |= std::uint64_t{1} << (s % 64);
     }
   }
-  std::array<std::uint64_t, 4> map{};
-  std::size_t intervals = 0;
-  for (unsigned w = 0; w < 4; ++w) {
-    for (unsigned byte = 0; byte < 8; ++byte) {
-      // Eight 0/1 bytes become eight bits.
-      const auto eight = read<std::uint64_t>(starts + 64 * w + 8 * byte);
-      map[w] |= (eight * 0x0102040810204080ull >> 56) << (8 * byte);
-    }
-    intervals += static_cast<std::size_t>(std::popcount(map[w]));
+  Marks marks{};
+  for (unsigned byte = 0; byte < 32; ++byte) {
+    // Eight 0/1 bytes become eight bits.
+    const auto eight = read<std::uint64_t>(starts + 8 * byte);
+    marks[byte / 8] |= (eight * 0x0102040810204080ull >> 56) << (byte % 8 * 8);
   }
+  const std::size_t intervals = count(marks);
+  const std::size_t child_count = count(children);
   if (intervals == 1 && slots.code[0] == 0 && child_count == 0) return 0;
 
   const fib::View& view = work_->view;
-  const bool wide = is_wide(family, level);
+  const std::size_t bytes = entry_bytes(family, level);
+  const bool tiny = family == 6 && intervals <= fib::kTinyIntervals;
+  const bool lists_children = bytes != 8 && child_count != 0;
   const std::size_t code_bytes = (intervals + 1) / 2;
-  std::size_t codes_at = 0;
-  std::size_t hidden_at = 0;
-  std::size_t deep_at = 0;
-  if (wide) {
-    codes_at = kWideEntries + 8 * intervals;
-    hidden_at = codes_at + code_bytes;
+  const std::size_t codes_at = (tiny ? 8 : 8 * kWords) + bytes * intervals;
+  const std::size_t counts_at = codes_at + code_bytes;
+  const std::size_t children_at = round_up(counts_at + 2, 8);
+  const std::size_t hidden_at = lists_children ? children_at + 8 * kWords + 8 * child_count : counts_at + 2;
+  const std::uint32_t unit = allocate(hidden_at + kHiddenBytes * slots.hidden_count);
+  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
+
+  if (tiny) {
+    // Each start but the first, less one; 255 is above every slot.
+    std::memset(p, 0xFF, 8);
+    std::uint8_t* start = p;
+    for_each_mark(marks, [&](unsigned s) {
+      if (s != 0) *start++ = static_cast<std::uint8_t>(s - 1);
+    });
   } else {
-    codes_at = kNarrowLeaves + (view.short_leaves ? 2 : 4) * intervals;
-    hidden_at = codes_at + code_bytes + 2;
-    if (child_count != 0) {
-      // The slots between children are intervals of the second map too; their entries are empty.
-      deep_at = round_up(hidden_at, 8);
-      std::size_t entries = child_count;
-      if ((children[0] & 1) == 0) ++entries;
-      hidden_at = deep_at + kWideEntries + 8 * entries;
-    }
+    Marks map = marks;
+    map[0] &= ~std::uint64_t{1};
+    write_map(p, map);
   }
-  const std::size_t size = hidden_at + kHiddenBytes * slots.hidden_count;
-  const std::uint32_t ref = allocate(size);
-  std::uint8_t* const p = node(ref);
-  write_map(p, map);
+  std::uint8_t* entry = p + (tiny ? 8 : 8 * kWords);
   std::uint8_t* const codes = p + codes_at;
   std::memset(codes, 0, code_bytes);
   std::size_t interval = 0;
-  for (unsigned w = 0; w < 4; ++w) {
-    for (std::uint64_t word = map[w]; word != 0; word &= word - 1, ++interval) {
-      const unsigned s = 64 * w + static_cast<unsigned>(std::countr_zero(word));
-      codes[interval >> 1] =
-          static_cast<std::uint8_t>(codes[interval >> 1] | slots.code[s] << ((interval & 1) * 4));
-      if (wide) {
-        write(p + kWideEntries + 8 * interval, make_entry(slots.ref[s], slots.leaf[s]));
-        continue;
-      }
-      const std::uint32_t leaf = slots.ref[s] != 0 ? view.deep : slots.leaf[s];
-      if (view.short_leaves) {
-        write(p + kNarrowLeaves + 2 * interval, static_cast<std::uint16_t>(leaf));
-      } else {
-        write(p + kNarrowLeaves + 4 * interval, leaf);
-      }
+  for_each_mark(marks, [&](unsigned s) {
+    codes[interval / 2] =
+        static_cast<std::uint8_t>(codes[interval / 2] | slots.code[s] << (interval % 2 * 4));
+    ++interval;
+    const std::uint32_t leaf = slots.ref[s] != 0 && bytes != 8 ? view.deep : slots.leaf[s];
+    if (bytes == 8) {
+      write(entry, make_entry(slots.ref[s], leaf));
+    } else if (bytes == 4) {
+      write(entry, leaf);
+    } else {
+      write(entry, static_cast<std::uint16_t>(leaf));
     }
-  }
-  if (wide) {
-    write(p + kNarrowLeaves, std::uint32_t{slots.hidden_count});
-  } else {
-    std::uint8_t* const tail = codes + code_bytes;
-    tail[0] = static_cast<std::uint8_t>(slots.hidden_count);
-    tail[1] = child_count != 0 ? 1 : 0;
-    if (child_count != 0) {
-      std::uint8_t* const deep = p + deep_at;
-      std::array<std::uint64_t, 4> second = children;
-      second[0] |= 1;
-      write_map(deep, second);
-      std::size_t entry = 0;
-      for (unsigned s = 0; s < 256; ++s) {
-        if (s == 0 || slots.ref[s] != 0)
-          write(deep + kWideEntries + 8 * entry++, make_entry(slots.ref[s], slots.leaf[s]));
-      }
-    }
+    entry += bytes;
+  });
+  p[counts_at] = static_cast<std::uint8_t>(slots.hidden_count);
+  p[counts_at + 1] = lists_children ? 1 : 0;
+  if (lists_children) {
+    write_map(p + children_at, children);
+    std::uint8_t* child = p + children_at + 8 * kWords;
+    for_each_mark(children, [&](unsigned s) {
+      write(child, make_entry(slots.ref[s], slots.leaf[s]));
+      child += 8;
+    });
   }
   for (unsigned i = 0; i < slots.hidden_count; ++i) {
     std::uint8_t* const h = p + hidden_at + kHiddenBytes * i;
@@ -564,7 +572,7 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
     h[1] = slots.hidden[i].code;
     write(h + 2, slots.hidden[i].value);
   }
-  return ref;
+  return make_ref(unit, tiny);
 }
 
 // --- nodes and their children ---
@@ -578,8 +586,10 @@ std::uint32_t Fib::allocate(std::size_t size) {
 // Notes a node that the update under way replaces; it is retired once the update is published.
 void Fib::replace(int family, unsigned level, std::uint32_t ref) {
   if (ref == 0) return;
-  const std::size_t size = layout_of(node(ref), is_wide(family, level), work_->view.short_leaves).size;
-  replaced_.push_back({ref, static_cast<std::uint32_t>(size)});
+  const Node node = node_at(arena_->base(), ref);
+  const std::uint8_t* const end = tail_of(node, entry_bytes(family, level)).end;
+  replaced_.push_back(
+      {static_cast<std::uint32_t>(ref_unit(ref)), static_cast<std::uint32_t>(end - node.begin)});
 }
 
 void Fib::retire_replaced() {
@@ -595,11 +605,19 @@ void Fib::retire_replaced() {
 // Where the reference of a slot's child stands, or nullptr.
 std::uint8_t* Fib::child_slot(int family, unsigned level, std::uint32_t ref, unsigned slot) const {
   if (ref == 0) return nullptr;
-  std::uint8_t* const p = node(ref);
-  if (is_wide(family, level)) return p + kWideEntries + 8 * rank_in(p, slot);
-  const Layout at = layout_of(p, false, work_->view.short_leaves);
-  if (at.deep == nullptr || (at.deep[slot / 8] >> (slot % 8) & 1) == 0) return nullptr;
-  return p + (at.deep - p) + kWideEntries + 8 * rank_in(at.deep, slot);
+  const Node node = node_at(arena_->base(), ref);
+  const std::uint8_t* entry = nullptr;
+  if (is_wide(family, level)) {
+    entry = node.entries() + 8 * node.interval_of(slot);
+  } else {
+    const Tail tail = tail_of(node, entry_bytes(family, level));
+    const unsigned word = slot / kWordSlots;
+    const bool child = tail.children != nullptr &&
+                       (read<std::uint64_t>(tail.children + 8 * word) >> (slot - kWordSlots * word) & 1) != 0;
+    if (!child) return nullptr;
+    entry = child_entry(tail.children, slot);
+  }
+  return arena_->base() + (entry - arena_->base()) + kEntryRef;
 }
 
 std::uint32_t Fib::child_of(int family, unsigned level, std::uint32_t ref, unsigned slot) const {
@@ -657,6 +675,24 @@ std::uint32_t Fib::remove(int family, unsigned level, std::uint32_t ref, const s
 }
 
 // --- roots: prefixes too short for nodes ---
+
+// Before the first prefix of a family.
+void Fib::own_root(int family) {
+  if (family == 4 ? work_->owns4 : work_->owns6) return;
+  auto next = std::make_unique<State>(*work_);
+  if (family == 4) {
+    next->owns4 = true;
+    next->root4 = filled_root4(next->view.none);
+    next->root4_length = shared_array<std::uint8_t>(kRoots);
+    next->view.root4 = next->root4.get();
+    next->view.root4_length = next->root4_length.get();
+  } else {
+    next->owns6 = true;
+    next->root6 = shared_array<std::uint32_t>(kRoots);
+    next->view.root6 = next->root6.get();
+  }
+  publish(std::move(next));
+}
 
 void Fib::set_root4(std::size_t top, std::uint64_t entry) {
   __atomic_store_n(work_->root4.get() + top, entry, __ATOMIC_RELEASE);
@@ -800,6 +836,7 @@ void Fib::drop_bare_page(std::size_t top) {
 bool Fib::insert(int family, const std::uint8_t* address, unsigned length, std::uint32_t value) {
   make_room();
   accept(value);
+  own_root(family);
   bool added = false;
   if (length <= short_limit(family)) {
     const std::uint32_t key = short_key(address, length);
@@ -828,6 +865,7 @@ bool Fib::insert(int family, const std::uint8_t* address, unsigned length, std::
 }
 
 bool Fib::erase(int family, const std::uint8_t* address, unsigned length) {
+  if (size(family) == 0) return false;
   make_room();
   bool removed = false;
   const std::size_t top = std::size_t{address[0]} << 8 | address[1];
@@ -1001,9 +1039,9 @@ void Fib::for_each(int family, const std::uint8_t* within, unsigned length,
 }
 
 std::size_t Fib::nbytes() const noexcept {
-  return sizeof(Fib) + kRoots * (8 + 1 + 4) + page_capacity_ * 256 * 9 +
-         page_book_.capacity() * sizeof(Page) + arena_->top() + short4_.nbytes() + short6_.nbytes() +
-         retired_.capacity() * sizeof(Retired);
+  return sizeof(Fib) + (work_->owns4 ? kRoots * 9 : 0) + (work_->owns6 ? kRoots * 4 : 0) +
+         page_capacity_ * 256 * 9 + page_book_.capacity() * sizeof(Page) + arena_->top() + short4_.nbytes() +
+         short6_.nbytes() + retired_.capacity() * sizeof(Retired);
 }
 
 // --- states ---
@@ -1017,16 +1055,15 @@ Fib::~Fib() { delete state_.load(); }
 
 std::unique_ptr<State> Fib::empty_state(std::size_t reserve, std::uint32_t none, std::uint32_t deep) {
   auto state = std::make_unique<State>();
-  state->root4 = shared_array<std::uint64_t>(kRoots);
-  state->root4_length = shared_array<std::uint8_t>(kRoots);
-  state->root6 = shared_array<std::uint32_t>(kRoots);
+  state->root4 = bare_root4(none);
+  state->root4_length = bare_lengths();
+  state->root6 = bare_root6();
   state->pages = shared_array<std::uint64_t>(kFirstPages * 256);
   state->page_length = shared_array<std::uint8_t>(kFirstPages * 256);
   state->arena = std::make_shared<Arena>(reserve);
-  std::fill_n(state->root4.get(), kRoots, make_entry(0, none));
   std::fill_n(state->pages.get(), 256, make_entry(0, none));
-  write(state->arena->base() + kNarrowLeaves, none);  // a narrow leaf of either width
-  write(state->arena->base() + kWideEntries, make_entry(0, none));
+  // The entry of the node without an answer; its first bytes are a narrow leaf of either width too.
+  write(state->arena->base() + 8 * kWords, make_entry(0, none));
   state->view = {state->root4.get(),
                  state->root4_length.get(),
                  state->root6.get(),
@@ -1085,9 +1122,9 @@ void Fib::collect() {
     if (item.epoch >= safe) {
       retired_[kept++] = item;
     } else if (item.piece.size == 0) {
-      free_pages_.push_back(item.piece.ref);
+      free_pages_.push_back(item.piece.at);
     } else {
-      arena_->release(item.piece.ref, item.piece.size);
+      arena_->release(item.piece.at, item.piece.size);
       retired_bytes_ -= item.piece.size;
     }
   }
@@ -1102,16 +1139,19 @@ void Fib::relocate(std::size_t reserve) {
   next->arena = std::make_shared<Arena>(reserve);
   next->view.arena = next->arena->base();
   std::memcpy(next->arena->base(), arena_->base(), kNoNode);
-  next->root4 = shared_array<std::uint64_t>(kRoots);
+  if (next->owns4) {
+    next->root4 = shared_array<std::uint64_t>(kRoots);
+    next->view.root4 = next->root4.get();
+  }
   next->pages = shared_array<std::uint64_t>(page_capacity_ * 256);
-  next->view.root4 = next->root4.get();
   next->view.pages = next->pages.get();
   const std::shared_ptr<Arena> from = std::exchange(arena_, next->arena);
   const auto moved = [&](int family, std::uint64_t entry) {
     const unsigned level = short_limit(family);
     return make_entry(copy_tree(family, level, entry_ref(entry), from->base()), entry_leaf(entry));
   };
-  for (std::size_t top = 0; top < kRoots; ++top) next->root4[top] = moved(4, work_->root4[top]);
+  for (std::size_t top = 0; next->owns4 && top < kRoots; ++top)
+    next->root4[top] = moved(4, work_->root4[top]);
   for (std::size_t at = 0; at < page_book_.size() * 256; ++at) {
     const bool own = page_book_[at >> 8].own;
     next->pages[at] = own ? moved(6, work_->pages[at]) : work_->pages[at];
@@ -1124,20 +1164,24 @@ void Fib::relocate(std::size_t reserve) {
 
 std::uint32_t Fib::copy_tree(int family, unsigned level, std::uint32_t ref, const std::uint8_t* from) {
   if (ref == 0) return 0;
-  const bool wide = is_wide(family, level);
-  const std::uint8_t* const old = from + std::size_t{ref} * kUnit;
-  const Layout at = layout_of(old, wide, work_->view.short_leaves);
-  const std::uint32_t fresh = allocate(at.size);
-  std::uint8_t* const p = node(fresh);
-  std::memcpy(p, old, at.size);
-  const std::uint8_t* const map = wide ? old : at.deep;
-  if (map == nullptr) return fresh;
-  const std::size_t entries = rank_in(map, 255) + 1;
-  for (std::size_t i = 0; i < entries; ++i) {
-    std::uint8_t* const entry = p + (map - old) + kWideEntries + 8 * i;
-    write(entry, copy_tree(family, level + 8, read<std::uint32_t>(entry), from));
+  const Node old = node_at(from, ref);
+  const std::size_t bytes = entry_bytes(family, level);
+  const Tail tail = tail_of(old, bytes);
+  const auto size = static_cast<std::size_t>(tail.end - old.begin);
+  const std::uint32_t unit = allocate(size);
+  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
+  std::memcpy(p, old.begin, size);
+  const std::uint8_t* first = bytes == 8 ? old.entries() : tail.children;
+  std::size_t entries = tail.intervals;
+  if (bytes != 8 && first != nullptr) {
+    entries = marks_up_to(first, 255);
+    first += 8 * kWords;
   }
-  return fresh;
+  for (std::size_t i = 0; first != nullptr && i < entries; ++i) {
+    std::uint8_t* const child = p + (first - old.begin) + 8 * i + kEntryRef;
+    write(child, copy_tree(family, level + 8, read<std::uint32_t>(child), from));
+  }
+  return make_ref(unit, old.tiny);
 }
 
 // No update may run into the end of the arena.
@@ -1259,6 +1303,8 @@ void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
   // At most a chain of single-entry nodes a prefix; reserved addresses cost nothing.
   const std::size_t reserve = reserve_ + items4.size() * 256 + items6.size() * 2048;
   start(empty_state(reserve, none, deep));
+  if (!items4.empty()) own_root(4);
+  if (!items6.empty()) own_root(6);
   for (std::size_t i = 0; i < items4.size();) {
     const Item4& item = items4[i];
     if (item.length() <= 16) {
@@ -1293,7 +1339,7 @@ void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
   size4_ = items4.size();
   size6_ = items6.size();
   // Pages given up while building were never seen.
-  for (const Piece& piece : replaced_) free_pages_.push_back(piece.ref);
+  for (const Piece& piece : replaced_) free_pages_.push_back(piece.at);
   replaced_.clear();
   publish_built();
 }

@@ -35,9 +35,9 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // A reference to `size` bytes, or 0 when the reserved range is used up.
+  // The first unit of `size` bytes, or 0 when the reserved range is used up.
   std::uint32_t allocate(std::size_t size);
-  void release(std::uint32_t ref, std::size_t size);
+  void release(std::uint32_t unit, std::size_t size);
 
   std::uint8_t* base() const noexcept { return base_; }
   std::size_t top() const noexcept { return top_; }
@@ -50,6 +50,8 @@ class Arena {
   std::uint32_t take(std::size_t list, std::size_t units);
   void commit(std::size_t end);
 
+  std::uint8_t* mapping_ = nullptr;
+  std::size_t mapped_ = 0;
   std::uint8_t* base_ = nullptr;
   std::size_t reserved_ = 0;
   std::size_t committed_ = 0;
@@ -93,6 +95,9 @@ struct State {
   Shared<std::uint64_t> pages;
   Shared<std::uint8_t> page_length;
   std::shared_ptr<Arena> arena;
+  // Before a family has its first prefix, its root is one that all tables share.
+  bool owns4 = false;
+  bool owns6 = false;
 };
 
 struct Route {
@@ -173,7 +178,7 @@ class Fib {
   };
   // A node, or a page where `size` is 0.
   struct Piece {
-    std::uint32_t ref;
+    std::uint32_t at;  // unit or page
     std::uint32_t size;
   };
   struct Retired {
@@ -200,9 +205,7 @@ class Fib {
   template <typename Item>
   std::uint32_t build(unsigned level, const Item* begin, const Item* end);
 
-  std::uint8_t* node(std::uint32_t ref) const noexcept {
-    return arena_->base() + std::size_t{ref} * fib::kUnit;
-  }
+  std::size_t entry_bytes(int family, unsigned level) const noexcept;
   std::uint32_t allocate(std::size_t size);
   void replace(int family, unsigned level, std::uint32_t ref);
   void retire_replaced();
@@ -218,6 +221,7 @@ class Fib {
   void walk(int family, unsigned level, std::uint32_t ref, std::uint8_t* address, unsigned first,
             unsigned last, unsigned least, const std::function<void(const Route&)>& f) const;
 
+  void own_root(int family);
   void set_root4(std::size_t top, std::uint64_t entry);
   void set_page_entry(std::size_t at, std::uint64_t entry);
   void paint4(std::uint32_t key, unsigned least, unsigned most, Answer answer);

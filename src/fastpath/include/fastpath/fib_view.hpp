@@ -1,17 +1,19 @@
 // What a longest-prefix-match reader follows, and the kernels that follow it.
 //
-// Both families are chains of nodes of 8 address bits. A node cuts its 256 slots into intervals: a 256-bit
-// map of interval starts, the number of starts before each 64-bit word, and one entry an interval, found by
-// one population count. Nodes never change once they are published, except for references to a child node.
+// Both families are chains of nodes of 8 address bits. A node cuts its 256 slots into intervals and has one
+// entry for each. A large node finds a slot's interval in a map of interval starts: five words of 56 bits,
+// each with the number of starts before it in its top byte, so that one load and one population count answer.
+// A tiny node, of at most nine intervals, lists the starts in the bytes of one word instead. Nodes never
+// change once they are published, except for references to a child node.
 //
-//   IPv4   root4[bits 0..16) -> narrow node, bits 16..24 -> (rare) narrow node, bits 24..32
+//   IPv4   root4[bits 0..16) -> large narrow node, bits 16..24 -> (rare) large narrow node, bits 24..32
 //   IPv6   root6[bits 0..16) -> page -> entry[bits 16..24) -> wide node 24..32 -> wide node 32..40
 //          -> narrow node 40..48 -> (rare) narrow nodes down to bit 128
 //
 // A narrow node's entry is a leaf of 16 or 32 bits; the leaf `deep` says that a child node is listed behind
 // the leaves. A wide node's entry is a leaf and a reference to a child. A child that has no answer leaves the
-// one of its parent standing, so a short prefix never touches the nodes below it. A reference of 0 is a node
-// without any answer: chains need no test for the end.
+// one of its parent standing, so a short prefix never touches the nodes below it. A reference of 0 is a large
+// node without any answer: chains need no test for the end.
 //
 //   see: Zec, Rizzo, Mikuc, "DXR", CCR 2012 (ranges); Asai, Ohara, "Poptrie", SIGCOMM 2015 (rank by popcount)
 #pragma once
@@ -23,20 +25,28 @@
 
 namespace fastpath::fib {
 
-constexpr std::size_t kUnit = 8;           // a node reference counts these bytes from the arena's start
-constexpr std::size_t kRank = 32;          // offset of the four ranks, after the map
-constexpr std::size_t kNarrowLeaves = 36;  // offset of a narrow node's leaves
-constexpr std::size_t kWideEntries = 40;   // offset of a wide node's entries
+constexpr std::size_t kUnit = 8;           // nodes begin at multiples of this in the arena
+constexpr std::size_t kWords = 5;          // of a large node's map
+constexpr unsigned kWordSlots = 56;        // slots a word
+constexpr std::size_t kTinyIntervals = 9;  // of a tiny node, at most
 constexpr std::size_t kRoots = 65536;
 
-// An entry of 64 bits: the reference to a child below, the leaf above.
-constexpr std::uint64_t make_entry(std::uint32_t ref, std::uint32_t leaf) noexcept {
-  return std::uint64_t{leaf} << 32 | ref;
+// A reference to a node: its unit in the arena, and in the lowest bit whether it is tiny.
+constexpr std::uint32_t make_ref(std::size_t unit, bool tiny) noexcept {
+  return static_cast<std::uint32_t>(unit << 1 | (tiny ? 1 : 0));
 }
-constexpr std::uint32_t entry_ref(std::uint64_t entry) noexcept { return static_cast<std::uint32_t>(entry); }
-constexpr std::uint32_t entry_leaf(std::uint64_t entry) noexcept {
+constexpr std::size_t ref_unit(std::uint32_t ref) noexcept { return ref >> 1; }
+constexpr bool ref_tiny(std::uint32_t ref) noexcept { return (ref & 1) != 0; }
+
+// An entry of 64 bits: the leaf below, the reference to a child above.
+constexpr std::uint64_t make_entry(std::uint32_t ref, std::uint32_t leaf) noexcept {
+  return std::uint64_t{ref} << 32 | leaf;
+}
+constexpr std::uint32_t entry_ref(std::uint64_t entry) noexcept {
   return static_cast<std::uint32_t>(entry >> 32);
 }
+constexpr std::uint32_t entry_leaf(std::uint64_t entry) noexcept { return static_cast<std::uint32_t>(entry); }
+constexpr std::size_t kEntryRef = 4;  // where the reference stands in an entry
 
 struct View {
   const std::uint64_t* root4 = nullptr;        // kRoots entries
