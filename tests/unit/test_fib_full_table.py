@@ -132,7 +132,7 @@ def test_every_prefix_edge_and_random_addresses(table, family, kind) -> None:
 
 
 def test_text_and_updates(table) -> None:
-    """The table from text; then random deletes and inserts, checked against the reference, memory included."""
+    """The table from text; then random deletes and inserts, held against the reference, memory too."""
     lines, families = table
     fib = Fib(dtype="uint32")
     values = np.arange(1, len(lines) + 1, dtype=np.uint32)
