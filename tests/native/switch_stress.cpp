@@ -76,7 +76,7 @@ int main() {
     CHECK(sum > 0);
   });
   std::uint32_t last = 0;
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 24; ++i) {
     Station guest(worker, 0x020000000005);
     CHECK(guest.port->number > last);
     last = guest.port->number;
@@ -85,7 +85,7 @@ int main() {
     worker.settle();
     CHECK(worker.remove_port(guest.port->number));
     CHECK(!worker.remove_port(guest.port->number));
-    if (i % 10 == 0) {
+    if (i % 8 == 0) {
       worker.stop();
       CHECK(!worker.running());
       worker.start();

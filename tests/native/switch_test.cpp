@@ -201,6 +201,31 @@ void a_full_pair_table_still_forwards() {
   CHECK(t.pipeline.pairs().size() == 4);
 }
 
+void thousands_of_pairs_to_one_destination() {
+  constexpr std::uint64_t kStations = 4096;
+  PairTable pairs(kStations, 3);
+  const auto count = [&](std::uint64_t destination) {
+    std::size_t n = 0;
+    pairs.for_destination(destination, [&](Pair& pair) { n += pair.destination == destination; });
+    return n;
+  };
+  for (std::uint64_t i = 0; i < kStations; ++i)
+    CHECK(pairs.insert(i, i % 8 == 7 ? kB : kA, 0, 1, true) != nullptr);
+  CHECK(pairs.insert(kStations, kA, 0, 1, true) == nullptr);
+  CHECK(count(kA) == kStations / 8 * 7 && count(kB) == kStations / 8);
+  for (std::uint64_t i = 0; i < kStations; i += 2) pairs.erase(*pairs.find(i, kA));
+  for (std::uint64_t i = 0; i < kStations; ++i) {
+    CHECK((pairs.find(i, i % 8 == 7 ? kB : kA) != nullptr) == (i % 2 == 1));
+  }
+  CHECK(pairs.size() == kStations / 2 && count(kA) == kStations / 8 * 3 && count(kB) == kStations / 8);
+  for (std::uint64_t i = 0; i < kStations; i += 2) CHECK(pairs.insert(i, kC, 0, 1, true) != nullptr);
+  CHECK(count(kC) == kStations / 2);
+  for (const std::uint64_t destination : {kA, kB, kC}) {
+    pairs.for_destination(destination, [&](Pair& pair) { pairs.erase(pair); });
+  }
+  CHECK(pairs.size() == 0 && count(kA) == 0);
+}
+
 void memory_ports_finish_checksums() {
   // IPv4 UDP 10.0.0.1:1 -> 10.0.0.2:2, "hi", with the pseudo-header's sum where the checksum belongs.
   std::vector<std::uint8_t> frame = make_frame(kB, kA, 14 + 20 + 8 + 2);
@@ -257,6 +282,7 @@ int main() {
   segments_never_meet();
   refuses_what_is_malformed();
   a_full_pair_table_still_forwards();
+  thousands_of_pairs_to_one_destination();
   memory_ports_finish_checksums();
   rings_keep_order_and_refuse_when_full();
   return 0;

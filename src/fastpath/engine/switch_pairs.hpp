@@ -19,8 +19,11 @@ struct Pair {
   std::uint16_t segment;
   bool learned;  // inserted into the forwarding table by the switch, and its to remove
   bool live;
-  std::uint32_t next_pair;  // chains of indices + 1; 0 ends a chain
+  // Chains of indices + 1; 0 ends a chain. The one by destination goes both ways: thousands of stations may
+  // talk to one, and each of their pairs must come out in one step.
+  std::uint32_t next_pair;
   std::uint32_t next_destination;
+  std::uint32_t previous_destination;
 };
 
 class PairTable {
@@ -61,7 +64,9 @@ class PairTable {
     }
     std::uint32_t& pair_head = by_pair_[pair_bucket(source, destination)];
     std::uint32_t& destination_head = by_destination_[destination_bucket(destination)];
-    pairs_[link - 1] = {source, destination, 0, 0, port, segment, learned, true, pair_head, destination_head};
+    pairs_[link - 1] = {source,    destination,      0, 0, port, segment, learned, true,
+                        pair_head, destination_head, 0};
+    if (destination_head != 0) pairs_[destination_head - 1].previous_destination = link;
     pair_head = destination_head = link;
     ++size_;
     return &pairs_[link - 1];
@@ -69,8 +74,17 @@ class PairTable {
 
   void erase(Pair& pair) noexcept {
     const auto link = static_cast<std::uint32_t>(&pair - pairs_.get() + 1);
-    unlink(by_pair_[pair_bucket(pair.source, pair.destination)], link, &Pair::next_pair);
-    unlink(by_destination_[destination_bucket(pair.destination)], link, &Pair::next_destination);
+    std::uint32_t* place = &by_pair_[pair_bucket(pair.source, pair.destination)];
+    while (*place != link) place = &pairs_[*place - 1].next_pair;
+    *place = pair.next_pair;
+    if (pair.previous_destination != 0) {
+      pairs_[pair.previous_destination - 1].next_destination = pair.next_destination;
+    } else {
+      by_destination_[destination_bucket(pair.destination)] = pair.next_destination;
+    }
+    if (pair.next_destination != 0) {
+      pairs_[pair.next_destination - 1].previous_destination = pair.previous_destination;
+    }
     pair.live = false;
     pair.next_pair = free_;
     free_ = link;
@@ -105,12 +119,6 @@ class PairTable {
     return mix((source << 16 | source >> 32) ^ destination);
   }
   std::size_t destination_bucket(std::uint64_t destination) const noexcept { return mix(destination); }
-
-  void unlink(std::uint32_t& head, std::uint32_t link, std::uint32_t Pair::* next) noexcept {
-    std::uint32_t* place = &head;
-    while (*place != link) place = &(pairs_[*place - 1].*next);
-    *place = pairs_[link - 1].*next;
-  }
 
   std::size_t capacity_;
   std::uint64_t seed_;
