@@ -162,6 +162,25 @@ def test_a_closed_registry_is_servfail(registry: Registry, resolver: Resolver) -
     assert ask(resolver, "example.org").rcode() == dns.rcode.SERVFAIL
 
 
+def test_stats(resolver: Resolver) -> None:
+    ask(resolver, "web.service.consul")
+    ask(resolver, "WEB.service.consul")
+    ask(resolver, "none.service.consul")
+    ask(resolver, "big.service.consul")
+    resolver.respond(b"")
+    resolver.respond(bytes(12))
+    counted = {name: n for name, n in resolver.stats.items() if n}
+    assert counted == {
+        "queries": 6,
+        "ignored": 1,
+        "misses": 3,
+        "noerror": 3,
+        "nxdomain": 1,
+        "formerr": 1,
+        "truncated": 1,
+    }
+
+
 def test_limit(registry: Registry) -> None:
     answer = ask(Resolver(registry, limit=3), "_big._tcp.service.consul", "SRV")
     assert len(answer.answer[0]) == len(answer.additional) == 3

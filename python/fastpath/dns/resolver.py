@@ -136,6 +136,11 @@ class Resolver:
         """What the names end in, without a dot at the end."""
         return text_of(self._domain).removesuffix(".")
 
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters of `respond`, named as in `DnsServer.stats`; a server counts its own."""
+        return self._responder.stats()
+
     def query(self, name: str, rdtype: str | int = "A") -> Answer:
         """The records of a name.
 
