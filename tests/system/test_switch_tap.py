@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from unprivileged import as_ordinary_user
 
-from fastpath import Switch
+from fastpath import NotSupported, Switch
 
 pytestmark = pytest.mark.system
 
@@ -263,6 +263,50 @@ def test_errors_say_what_to_do(namespaces: Make, tmp_path: Path) -> None:
         assert [port.id for port in switch.ports] == ["a"]
 
 
+def test_ipv6_that_is_disabled_is_named(namespaces: Make) -> None:
+    with Switch() as switch:
+        a = namespaces()
+        a.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+        with pytest.raises(NotSupported, match="IPv6 is disabled there"):
+            switch.attach(a.pid, address="fd77::1/64")
+        assert a.links() == ["lo"]
+
+
+def test_datagrams_of_all_sizes(namespaces: Make) -> None:
+    """64 KiB datagrams: fragmented by the sender, put together by the receiver."""
+    with Switch() as switch:
+        a, b, _, _ = pair_of(switch, namespaces)
+        sink = b.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        source = a.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sink, source:
+            sink.bind(("10.77.0.2", 5000))
+            assert a.ping("10.77.0.2", 1) == 1
+            for size in (0, 1, 1472, 1473, 30_000, 65_507):
+                data = secrets.token_bytes(size)
+                source.sendto(data, ("10.77.0.2", 5000))
+                assert sink.recv(70_000) == data
+
+
+def test_udp_in_whole_bursts(namespaces: Make) -> None:
+    """UDP_SEGMENT: the kernel hands over 40 datagrams as one frame where it can, and receivers get 40."""
+    with Switch() as switch:
+        a, b, _, pb = pair_of(switch, namespaces)
+        with (
+            b.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
+            a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source,
+        ):
+            sink.bind(("10.77.0.2", 5000))
+            assert a.ping("10.77.0.2", 1) == 1
+            before = pb.stats()["tx_packets"]
+            source.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+            data = secrets.token_bytes(40_000)
+            source.sendto(data, ("10.77.0.2", 5000))
+            assert [sink.recv(2000) for _ in range(40)] == [
+                data[i : i + 1000] for i in range(0, 40_000, 1000)
+            ]
+            assert pb.stats()["tx_packets"] - before < 40
+
+
 def run_python(code: str, *prefix: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*prefix, sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
@@ -280,7 +324,7 @@ def test_without_privileges_it_says_what_is_missing(may_make_namespaces: None) -
 
 STORY = """
 import os, socket, subprocess, sys, threading
-from fastpath import Switch
+from fastpath import NotSupported, Switch
 with Switch() as switch:
     child = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
     child.stdout.readline()

@@ -73,7 +73,8 @@ class Switch:
         one in another segment, is passed over. When the Fdb knows the destination, the worker inserts the
         pair itself; such a *learned* pair is erased when its destination moves or its port goes, and within
         a quarter of a second after the Fdb has forgotten either end or the user has inserted an any-source
-        entry for the destination. What the user inserted or replaced stays his.
+        entry for the destination. What the user inserted or replaced stays his; inserting the very value
+        that the switch has learned changes nothing, and the pair stays learned.
     fdb : Fdb
         (MAC, VLAN = segment) -> port number, learned from the sources of frames.
 
@@ -446,6 +447,11 @@ def _system_errors(ifname: str, netns: str) -> Iterator[None]:
     except OSError as error:
         place = f"network namespace {netns}" if netns else "the current network namespace"
         text = error.strerror or str(error)
+        if error.errno == errno.EACCES and "IPv6 address" in text:
+            raise NotSupported(
+                f"attach {ifname} in {place}: {text}; IPv6 is disabled there "
+                "(sysctl net.ipv6.conf.default.disable_ipv6)"
+            ) from error
         if error.errno in {errno.EPERM, errno.EACCES}:
             raise NotSupported(
                 f"attach {ifname} in {place}: {text}; this needs CAP_NET_ADMIN and CAP_NET_RAW over the "
