@@ -636,30 +636,30 @@ cdef class Core:
         self._ids[id] = slot
         self._frozen = None
 
-    def _remove(self, str id):
+    def _remove(self, id):
         cdef uint32_t slot = self.slot_of(id)
         self.c.remove(slot)
         del self._ids[id]
         self._values[slot] = None
         self._frozen = None
 
-    def _replace(self, backend, str id):
+    def _replace(self, backend, id):
         self._values[self.slot_of(id)] = backend
         self._frozen = None
 
     def _slot(self, id):
         return self.slot_of(id)
 
-    def _set_key(self, str id, bytes key):
+    def _set_key(self, id, bytes key):
         self.c.set_key(self.slot_of(id), key)
 
-    def _set_place(self, str id, int priority, bint local):
+    def _set_place(self, id, int priority, bint local):
         self.c.set_place(self.slot_of(id), priority, local)
 
-    def _set_weight(self, str id, double weight):
+    def _set_weight(self, id, double weight):
         self.c.set_weight(self.slot_of(id), weight, self.now())
 
-    def _set_draining(self, str id, bint draining):
+    def _set_draining(self, id, bint draining):
         self.c.set_draining(self.slot_of(id), draining)
 
     def _status(self, id):

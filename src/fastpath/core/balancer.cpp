@@ -187,7 +187,11 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
           }
           score = -static_cast<double>(murmur3_32(text.data(), text.size()));
         } else {
-          score = rendezvous_score(hash, table.node_hash[i], table.inverse_weight[i]);
+          // -ln(u) is at least 1 - u, which mostly spares the logarithm.
+          const double u = unit_above_zero(mix64(hash ^ table.node_hash[i]));
+          const double least = (1.0 - u) * table.inverse_weight[i];
+          if (least > lowest && least > lowest_anybody) continue;
+          score = -std::log(u) * table.inverse_weight[i];
         }
         const auto better = [&](double than, Id holder) {
           return score < than ||
@@ -221,15 +225,21 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   }
 }
 
-double Balancer::load_of(const Choice& choice, Id id) const noexcept {
-  const Lane& lane = choice.lanes[id];
-  const auto pending = static_cast<double>(lane.in_flight.load(kRelaxed));
-  const double weight = lane.weight.load(kRelaxed);
-  if (options_.table.policy != Policy::peak_ewma) return pending / weight;
-  const double measured = lane.cost.load(kRelaxed);
-  if (measured == 0.0) return pending > 0.0 ? kUnmeasured + pending : 0.0;
-  const double mean = choice.tier.table.total_weight / static_cast<double>(choice.tier.table.members.size());
-  return cost(id, choice.ask.now) * (1.0 + pending * mean / weight);
+// Whether b is to be preferred over a. Equal loads leave a, which was drawn first.
+bool Balancer::less_loaded(const Tier& tier, const Lane& a, const Lane& b, double now) const noexcept {
+  const double weight_a = a.weight.load(kRelaxed);
+  const double weight_b = b.weight.load(kRelaxed);
+  const double pending_a = a.in_flight.load(kRelaxed);
+  const double pending_b = b.in_flight.load(kRelaxed);
+  if (options_.table.policy != Policy::peak_ewma) return pending_b * weight_a < pending_a * weight_b;
+  const double mean = tier.table.total_weight / static_cast<double>(tier.table.members.size());
+  const auto load = [&](const Lane& lane, double pending, double weight) {
+    const double cost = cost_of(lane, now);
+    // Who has not answered yet gets one request, and then no more until it does.
+    if (cost == 0.0) return pending > 0.0 ? kUnmeasured + pending : 0.0;
+    return cost * (1.0 + pending * mean / weight);
+  };
+  return load(b, pending_b, weight_b) < load(a, pending_a, weight_a);
 }
 
 // Two different backends drawn by weight; the one with less load, the first drawn if equal.
@@ -259,7 +269,10 @@ void Balancer::choose_two(Choice& choice) const noexcept {
     }
   }
   choice.id = drawn[0];
-  if (drawn[1] != 0 && load_of(choice, drawn[1]) < load_of(choice, drawn[0])) choice.id = drawn[1];
+  if (drawn[1] != 0 && drawn[0] != 0 &&
+      less_loaded(choice.tier, choice.lanes[drawn[0]], choice.lanes[drawn[1]], choice.ask.now)) {
+    choice.id = drawn[1];
+  }
   if (choice.ask.trace != nullptr) {
     for (const Id id : drawn) {
       if (id != 0) choice.ask.trace->push_back({id, Reason::ok});
@@ -270,27 +283,40 @@ void Balancer::choose_two(Choice& choice) const noexcept {
 // The least load of all; among equal ones by weight.
 void Balancer::choose_least(Choice& choice) const noexcept {
   const Table& table = choice.tier.table;
-  const auto load = [&](std::size_t i) {
-    const Id id = table.members[i];
-    return verdict(choice, id) == Reason::ok ? load_of(choice, id) : kNever;
+  const bool everybody = choice.tier.flagged.load(kRelaxed) == 0 && choice.ask.exclude == nullptr;
+  const auto open = [&](Id id) { return everybody || verdict(choice, id) == Reason::ok; };
+  // Loads in-flight / weight are compared crosswise: -1, 0, 1.
+  const auto compare = [](double pending, double weight, double least, double least_weight) {
+    const double mine = pending * least_weight;
+    const double other = least * weight;
+    return mine < other ? -1 : mine > other ? 1 : 0;
   };
-  double least = kNever;
+  double least = 0.0;
+  double least_weight = 0.0;
   double tied = 0.0;
   for (std::size_t i = 0; i < table.members.size(); ++i) {
-    const double mine = load(i);
-    if (mine < least) {
-      least = mine;
-      tied = 0.0;
+    const Id id = table.members[i];
+    if (!open(id)) continue;
+    const double pending = choice.lanes[id].in_flight.load(kRelaxed);
+    const int order = tied == 0.0 ? -1 : compare(pending, table.weights[i], least, least_weight);
+    if (order < 0) {
+      least = pending;
+      least_weight = table.weights[i];
+      tied = table.weights[i];
+    } else if (order == 0) {
+      tied += table.weights[i];
     }
-    if (mine == least && mine < kNever) tied += table.weights[i];
   }
-  if (least == kNever) {
+  if (tied == 0.0) {
     choice.id = fallback(choice, choice.salt);
   } else {
     double left = unit(choice.salt) * tied;
     for (std::size_t i = 0; i < table.members.size(); ++i) {
-      if (load(i) != least) continue;
-      choice.id = table.members[i];
+      const Id id = table.members[i];
+      if (!open(id)) continue;
+      const double pending = choice.lanes[id].in_flight.load(kRelaxed);
+      if (compare(pending, table.weights[i], least, least_weight) != 0) continue;
+      choice.id = id;
       if (left < table.weights[i]) break;
       left -= table.weights[i];
     }
@@ -583,11 +609,16 @@ void Balancer::set_place(Id id, int priority, bool local) {
 void Balancer::set_weight(Id id, double weight, double now) {
   const double before = entries_[id].weight;
   if (weight == before) return;
-  if (options_.slow_start_s > 0.0 && weight > before) {
+  if (options_.slow_start_s > 0.0) {
     // A raise begins where the backend is now; a lower weight holds at once, because it protects.
-    const Lane& lane = storage_->lanes[id];
-    const double reached = before * ((flags(id) & kRamping) != 0 ? ramp_factor(lane, now) : 1.0);
-    start_ramp(id, reached / weight, now);
+    const bool ramping = (flags(id) & kRamping) != 0;
+    const double reached = ramping ? effective_weight(id, now) : before;
+    if (weight > reached) {
+      start_ramp(id, reached / weight, now);
+    } else if (ramping) {
+      std::erase(ramping_, id);
+      set_flags(id, 0, kRamping);
+    }
   }
   entries_[id].weight = weight;
   storage_->lanes[id].weight.store(weight, kRelaxed);
@@ -824,14 +855,11 @@ void Balancer::sample_owners(Id* owners) const {
 
 std::vector<double> Balancer::shares() const {
   std::vector<double> share(entries_.size(), 0.0);
-  const bool equal = options_.table.policy == Policy::round_robin || options_.table.policy == Policy::random;
   const Generation* g = generation();
   for (const auto& tier : g->tiers) {
     const Table& table = tier->table;
     for (std::size_t i = 0; i < table.members.size(); ++i) {
-      const double part =
-          equal ? 1.0 / static_cast<double>(table.members.size()) : table.weights[i] / table.total_weight;
-      share[table.members[i]] = part * tier->load / 100.0;
+      share[table.members[i]] = table.weights[i] / table.total_weight * tier->load / 100.0;
     }
   }
   return share;
@@ -872,10 +900,11 @@ bool Balancer::retry_begins() noexcept {
   return true;
 }
 
-double Balancer::cost(Id id, double now) const noexcept {
-  const Lane& lane = storage_->lanes[id];
+double Balancer::cost_of(const Lane& lane, double now) const noexcept {
+  const double cost = lane.cost.load(kRelaxed);
+  if (cost == 0.0) return 0.0;
   const double age = std::max(0.0, now - lane.stamp.load(kRelaxed));
-  return lane.cost.load(kRelaxed) * std::exp(-age / options_.decay_s);
+  return cost * std::exp(-age / options_.decay_s);
 }
 
 double Balancer::effective_weight(Id id, double now) const noexcept {

@@ -8,7 +8,9 @@
 // moves.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
+#include <utility>
 
 #include "fastpath/balance/table.hpp"
 
@@ -22,6 +24,11 @@ struct Dart {
   std::uint32_t node;
 };
 
+// A share rounded up always fits, so the caps leave room for every slot.
+std::uint32_t most_slots(double share, double slack) {
+  return static_cast<std::uint32_t>(std::ceil(share * (1.0 + slack)));
+}
+
 }  // namespace
 
 std::vector<std::uint32_t> stable_fill(const std::vector<std::uint64_t>& node_hash,
@@ -34,7 +41,7 @@ std::vector<std::uint32_t> stable_fill(const std::vector<std::uint64_t>& node_ha
   std::vector<std::uint32_t> room(n);
   std::vector<std::uint64_t> thrown(n, 0);
   for (std::size_t i = 0; i < n; ++i) {
-    room[i] = static_cast<std::uint32_t>(std::ceil(weights[i] / total * slots * (1.0 + slack)));
+    room[i] = most_slots(weights[i] / total * slots, slack);
   }
   std::uint32_t left = slots;
   // Rounds of one dart for every slot on average, thrown by those who have room.
@@ -63,6 +70,97 @@ std::vector<std::uint32_t> stable_fill(const std::vector<std::uint64_t>& node_ha
     }
   }
   return table;
+}
+
+// Whoever is gone, or holds more than the cap, gives slots; whoever holds too few takes them. Nothing else
+// moves, so a change moves its optimum; but the table depends on the ones before it.
+void stable_repair(Table& table, const Table& before, std::uint32_t slots, double slack) {
+  const std::size_t n = table.members.size();
+  const Id largest = std::max(*std::max_element(table.members.begin(), table.members.end()),
+                              *std::max_element(before.members.begin(), before.members.end()));
+  // By id.
+  std::vector<std::uint32_t> held(largest + 1, 0);
+  std::vector<double> weight(largest + 1, 0.0);
+  for (std::size_t i = 0; i < before.members.size(); ++i) {
+    held[before.members[i]] = before.slots_held[i];
+    weight[before.members[i]] = before.weights[i];
+  }
+  const auto share = [&](std::size_t i) { return table.weights[i] / table.total_weight * slots; };
+  std::vector<std::uint32_t> goal(n);
+  std::int64_t excess = -static_cast<std::int64_t>(slots);
+  for (std::size_t i = 0; i < n; ++i) {
+    const Id id = table.members[i];
+    double wanted = held[id];
+    if (weight[id] != table.weights[i]) wanted += share(i) - weight[id] / before.total_weight * slots;
+    const double most = most_slots(share(i), slack);
+    goal[i] = static_cast<std::uint32_t>(std::llround(std::clamp(wanted, 0.0, most)));
+    excess += goal[i];
+  }
+  if (excess != 0) {
+    // The goals must add up: one at a time, the most loaded lowers its goal or the least loaded raises it.
+    const bool lower = excess > 0;
+    using Load = std::pair<double, std::size_t>;
+    const auto load = [&](std::size_t i) { return lower ? -(goal[i] / share(i)) : (goal[i] + 1) / share(i); };
+    std::vector<Load> heap(n);
+    for (std::size_t i = 0; i < n; ++i) heap[i] = {load(i), i};
+    std::make_heap(heap.begin(), heap.end(), std::greater<>());
+    for (; excess != 0; excess += lower ? -1 : 1) {
+      std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+      Load& next = heap.back();
+      goal[next.second] += lower ? -1 : 1;
+      next.first = load(next.second);
+      std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    }
+  }
+  std::vector<Id> takers;
+  std::vector<std::uint32_t> surplus = held;
+  for (std::size_t i = 0; i < n; ++i) {
+    const Id id = table.members[i];
+    surplus[id] = held[id] > goal[i] ? held[id] - goal[i] : 0;
+    takers.insert(takers.end(), goal[i] > held[id] ? goal[i] - held[id] : 0, id);
+  }
+  table.ids = before.ids;
+  table.ids.hand_over(surplus, takers);
+  table.slots_held = std::move(goal);
+}
+
+namespace {
+
+template <typename T>
+void hand_over_in(std::vector<T>& ids, std::size_t size, std::vector<std::uint32_t>& surplus,
+                  const std::vector<Id>& takers) {
+  constexpr std::size_t kBlock = 64;
+  const auto givers =
+      std::count_if(surplus.begin(), surplus.end(), [](std::uint32_t left) { return left > 0; });
+  const auto only = static_cast<T>(
+      std::find_if(surplus.begin(), surplus.end(), [](std::uint32_t left) { return left > 0; }) -
+      surplus.begin());
+  auto taker = takers.begin();
+  for (std::size_t begin = 0; begin < size && taker != takers.end(); begin += kBlock) {
+    const std::size_t end = std::min(size, begin + kBlock);
+    if (givers == 1) {
+      // Mostly one backend is gone, and most blocks hold none of its slots.
+      T found = 0;
+      for (std::size_t i = begin; i < end; ++i) found |= static_cast<T>(ids[i] == only);
+      if (found == 0) continue;
+    }
+    for (std::size_t i = begin; i < end && taker != takers.end(); ++i) {
+      std::uint32_t& left = surplus[ids[i]];
+      if (left == 0) continue;
+      --left;
+      ids[i] = static_cast<T>(*taker++);
+    }
+  }
+}
+
+}  // namespace
+
+void IdArray::hand_over(std::vector<std::uint32_t>& surplus, const std::vector<Id>& takers) {
+  if (wide_.empty()) {
+    hand_over_in(narrow_, size_, surplus, takers);
+  } else {
+    hand_over_in(wide_, size_, surplus, takers);
+  }
 }
 
 }  // namespace fastpath::balance

@@ -258,6 +258,23 @@ void build_maglev(Table& table, const std::vector<Member>& members, const TableO
   table.ids.assign(ids_of(maglev_fill(offsets, skips, weights, options.slots), ids));
 }
 
+void build_stable(Table& table, const std::vector<Member>& members, const TableOptions& options,
+                  const Table* before) {
+  const bool narrow =
+      std::all_of(members.begin(), members.end(), [](const Member& m) { return m.id <= 0xFFFF; });
+  if (options.repair && before != nullptr && before->ids.size() == options.slots &&
+      narrow == (before->ids.narrow() != nullptr)) {
+    stable_repair(table, *before, options.slots, options.slack);
+    return;
+  }
+  std::vector<std::uint64_t> hashes;
+  for (const Member& member : members) hashes.push_back(key_hash(member));
+  const std::vector<std::uint32_t> owners = stable_fill(hashes, table.weights, options.slots, options.slack);
+  table.ids.assign(ids_of(owners, table.members));
+  table.slots_held.resize(members.size());
+  for (const std::uint32_t owner : owners) ++table.slots_held[owner];
+}
+
 void build_jump(Table& table) {
   const std::vector<std::uint64_t> whole = whole_weights(table.weights);
   const std::uint64_t buckets = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
@@ -290,7 +307,7 @@ std::size_t Table::nbytes() const noexcept {
   return sizeof *this + members.capacity() * sizeof(Id) + weights.capacity() * sizeof(double) + ids.nbytes() +
          alias.capacity() * 8 + stride.capacity() * 2 + points.capacity() * 8 +
          owners.capacity() * sizeof(Id) + first_point.capacity() * 4 + node_hash.capacity() * 8 +
-         inverse_weight.capacity() * 8;
+         inverse_weight.capacity() * 8 + slots_held.capacity() * 4;
 }
 
 bool is_prime(std::uint64_t n) noexcept {
@@ -379,13 +396,12 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
   for (const Member& member : all) {
     if (member.weight > 0.0) members.push_back(member);
   }
+  const bool equal = options.policy == Policy::round_robin || options.policy == Policy::random;
   for (const Member& member : members) {
     table.members.push_back(member.id);
-    table.weights.push_back(member.weight);
-    table.total_weight += member.weight;
+    table.weights.push_back(equal ? 1.0 : member.weight);
+    table.total_weight += table.weights.back();
   }
-  table.equal_weights = std::adjacent_find(table.weights.begin(), table.weights.end(),
-                                           std::not_equal_to<>()) == table.weights.end();
   if (members.empty()) return table;
   switch (options.policy) {
     case Policy::round_robin:
@@ -423,16 +439,11 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
     case Policy::jump:
       build_jump(table);
       break;
-    case Policy::stable: {
-      std::vector<std::uint64_t> hashes;
-      for (const Member& member : members) hashes.push_back(key_hash(member));
+    case Policy::stable:
       table.kind = TableKind::slots;
-      table.ids.assign(
-          ids_of(stable_fill(hashes, table.weights, options.slots, options.slack), table.members));
+      build_stable(table, members, options, before);
       break;
-    }
   }
-  (void)before;
   return table;
 }
 

@@ -274,7 +274,7 @@ class Balancer {
   void report(Id id, bool ok, double latency_s, double now);  // latency below 0: unknown
   bool due(double now) const noexcept { return now >= next_event_; }
   void tick(double now);
-  double cost(Id id, double now) const noexcept;
+  double cost(Id id, double now) const noexcept { return cost_of(storage_->lanes[id], now); }
   double effective_weight(Id id, double now) const noexcept;  // with slow start
 
   const Generation* generation() const noexcept { return generation_.load(std::memory_order_acquire); }
@@ -293,24 +293,47 @@ class Balancer {
     std::uint64_t order = 0;  // of addition
   };
 
+  // decide() for the common case: one tier, and nothing wrong with the backend that comes first.
   Decision quick(const Ask& ask) const noexcept {
     const Generation* g = generation_.load(std::memory_order_acquire);
     const Tier* tier = g->sole.load(std::memory_order_relaxed);
-    if (tier != nullptr) {
-      const std::uint8_t mask = tier->mask.load(std::memory_order_relaxed);
-      Id id = 0;
-      if (tier->table.kind == TableKind::schedule) {
-        id = tier->table.ids[ask.position % tier->table.ids.size()];
-      } else if (tier->table.kind == TableKind::list) {
-        id = tier->table.members[ask.position % tier->table.members.size()];
-      } else if (tier->table.kind == TableKind::alias) {
-        id = tier->table.alias_owner(draw(options_.seed, ask.position));
+    if (tier == nullptr || options_.load_bound != 0.0) return decide(ask);
+    const std::uint8_t mask = tier->mask.load(std::memory_order_relaxed);
+    const auto* flags = g->storage->flags.get();
+    const auto open = [&](Id id) { return (flags[id].load(std::memory_order_relaxed) & mask) == 0; };
+    const Table& table = tier->table;
+    Id id = 0;
+    switch (table.kind) {
+      case TableKind::schedule:
+        id = table.ids[ask.position % table.ids.size()];
+        break;
+      case TableKind::list:
+        id = table.members[ask.position % table.members.size()];
+        break;
+      case TableKind::alias:
+        id = table.alias_owner(draw(options_.seed, ask.position));
+        break;
+      case TableKind::two_choices: {
+        const std::uint64_t x = draw(options_.seed, ask.position);
+        id = table.alias_owner(x);
+        const Id other = table.alias_owner(next_draw(x));
+        if (id == other || !open(other)) return decide(ask);
+        if (!open(id)) return decide(ask);
+        const Lane* lanes = g->storage->lanes.get();
+        if (less_loaded(*tier, lanes[id], lanes[other], ask.now)) id = other;
+        break;
       }
-      if (id != 0 && (g->storage->flags[id].load(std::memory_order_relaxed) & mask) == 0) {
-        return {id, Reason::ok, ask.position + 1};
-      }
+      case TableKind::slots:
+        id = table.slot_owner(draw(options_.seed, ask.position));
+        break;
+      case TableKind::ring:
+        id = table.owners[table.ring_index(draw(options_.seed, ask.position))];
+        break;
+      default:
+        return decide(ask);
     }
-    return decide(ask);
+    if (!open(id)) return decide(ask);
+    return {id, Reason::ok, ask.position + 1};
   }
 
   static std::uint16_t sticky_tag(std::uint64_t mixed) noexcept {
@@ -328,7 +351,8 @@ class Balancer {
   void choose_hashed(Choice& choice) const noexcept;
   void choose_two(Choice& choice) const noexcept;
   void choose_least(Choice& choice) const noexcept;
-  double load_of(const Choice& choice, Id id) const noexcept;
+  bool less_loaded(const Tier& tier, const Lane& a, const Lane& b, double now) const noexcept;
+  double cost_of(const Lane& lane, double now) const noexcept;
   void set_flags(Id id, std::uint8_t set, std::uint8_t clear);
   void count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept;
   void publish_loads(Generation& generation) const;

@@ -63,6 +63,8 @@ class IdArray {
   // Padded by one element, so that a four-byte load of the last one stays inside. Null if ids are wide.
   const std::uint16_t* narrow() const noexcept { return wide_.empty() ? narrow_.data() : nullptr; }
   const std::uint32_t* wide() const noexcept { return wide_.empty() ? nullptr : wide_.data(); }
+  // In order of places, every id with a surplus gives so many of its places to the takers, one each.
+  void hand_over(std::vector<std::uint32_t>& surplus, const std::vector<Id>& takers);
   std::size_t nbytes() const noexcept { return narrow_.capacity() * 2 + wide_.capacity() * 4; }
 
  private:
@@ -97,10 +99,10 @@ struct Table {
   std::vector<Id> owners;                  // of the points
   std::vector<std::uint32_t> first_point;  // by the top bits of the hash
   int ring_shift = 0;
-  bool ring_32 = false;                  // points and hashes have 32 bits
-  std::vector<std::uint64_t> node_hash;  // rendezvous, of the members
-  std::vector<double> inverse_weight;    // rendezvous, of the members
-  bool equal_weights = false;
+  bool ring_32 = false;                   // points and hashes have 32 bits
+  std::vector<std::uint64_t> node_hash;   // rendezvous, of the members
+  std::vector<double> inverse_weight;     // rendezvous, of the members
+  std::vector<std::uint32_t> slots_held;  // stable, of the members
 
   std::size_t nbytes() const noexcept;
 
@@ -108,7 +110,11 @@ struct Table {
     const std::uint64_t i = reduce(x, members.size());
     if (alias.empty()) return members[i];
     const std::uint64_t entry = alias[i];
-    return members[static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(entry) ? i : entry >> 32];
+    // Without a branch: it would be mispredicted half of the time.
+    const std::uint64_t other = entry >> 32;
+    const std::uint64_t keep =
+        0 - std::uint64_t{static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(entry)};
+    return members[other ^ ((other ^ i) & keep)];
   }
   std::size_t ring_index(std::uint64_t hash) const noexcept {
     if (ring_32) hash &= 0xFFFFFFFFu;
@@ -155,6 +161,7 @@ std::vector<std::uint32_t> maglev_fill(const std::vector<std::uint64_t>& offsets
                                        const std::vector<double>& weights, std::uint32_t slots);
 std::vector<std::uint32_t> stable_fill(const std::vector<std::uint64_t>& node_hash,
                                        const std::vector<double>& weights, std::uint32_t slots, double slack);
+void stable_repair(Table& table, const Table& before, std::uint32_t slots, double slack);
 bool is_prime(std::uint64_t n) noexcept;
 
 // A backend is chosen for a step of the static stride scheduler (gRPC, static_stride_scheduler.cc) or not.

@@ -1,0 +1,523 @@
+"""The balancer, slow and obvious: one function a rule, and everything is recomputed at every pick."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+
+from fastpath.reference.hashing import xxh64
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_TRIES = 32
+HASH_POLICIES = ("maglev", "ketama", "rendezvous", "jump", "stable")
+
+
+# --- draws ------------------------------------------------------------------------------------------------
+
+
+def mix64(x: int) -> int:
+    """The finalizer of SplitMix64."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def draw(seed: int, position: int) -> int:
+    """The draw of a position."""
+    return mix64((seed + (position + 1) * _GOLDEN) & _MASK)
+
+
+def next_draw(x: int) -> int:
+    """A further draw of the same position."""
+    return mix64((x + _GOLDEN) & _MASK)
+
+
+def reduce(x: int, n: int) -> int:
+    """A number below n."""
+    return ((x >> 32) * n) >> 32
+
+
+def unit(x: int) -> float:
+    """[0, 1)."""
+    return (x >> 11) * 2.0**-53
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+def smooth_schedule(weights: list[int]) -> list[int]:
+    """nginx: everybody earns its weight, the richest is picked and pays the sum."""
+    credit = [0] * len(weights)
+    order = []
+    for _ in range(sum(weights)):
+        credit = [c + w for c, w in zip(credit, weights, strict=True)]
+        best = credit.index(max(credit))
+        credit[best] -= sum(weights)
+        order.append(best)
+    return order
+
+
+def even_schedule(weights: list[int]) -> list[int]:
+    """Earliest deadline first among picks that are due."""
+    total = sum(weights)
+    done = [0] * len(weights)
+    order = []
+    for step in range(total):
+        due = [
+            (-(-(done[i] + 1) * total // w), i)
+            for i, w in enumerate(weights)
+            if done[i] < w and done[i] * total // w <= step
+        ]
+        _, best = min(due)
+        done[best] += 1
+        order.append(best)
+    return order
+
+
+def deviation(order: list[int], weights: list[int]) -> Fraction:
+    """The largest distance of a prefix from its share, in picks."""
+    total = sum(weights)
+    count = [0] * len(weights)
+    worst = Fraction(0)
+    for step, picked in enumerate(order, 1):
+        count[picked] += 1
+        for i, w in enumerate(weights):
+            worst = max(worst, abs(count[i] - Fraction(step * w, total)))
+    return worst
+
+
+def weighted_schedule(weights: list[int]) -> list[int]:
+    """nginx's order, unless a prefix of it is a whole pick off."""
+    divisor = math.gcd(*weights)
+    weights = [w // divisor for w in weights]
+    order = smooth_schedule(weights)
+    return order if deviation(order, weights) < 1 else even_schedule(weights)
+
+
+def alias_table(weights: list[float]) -> list[tuple[int, int]]:
+    """Vose: (threshold of 2**32, other index) of every index."""
+    n = len(weights)
+    total = 0.0
+    for weight in weights:
+        total += weight
+    share = [w * n / total for w in weights]
+    table = [(0, 0)] * n
+    small = [i for i in range(n) if share[i] < 1.0]
+    large = [i for i in range(n) if share[i] >= 1.0]
+
+    def threshold(probability: float) -> int:
+        return min(int(probability * 2.0**32), 0xFFFFFFFF)
+
+    while small and large:
+        less = small.pop()
+        more = large[-1]
+        table[less] = (threshold(share[less]), more)
+        share[more] = (share[more] + share[less]) - 1.0
+        if share[more] < 1.0:
+            small.append(large.pop())
+    for i in small + large:
+        table[i] = (0xFFFFFFFF, i)
+    return table
+
+
+def maglev_table(names: list[str], weights: list[float], slots: int) -> list[int]:
+    """Rounds in order of names; a backend takes a turn when its weight has earned one."""
+    order = sorted(range(len(names)), key=lambda i: names[i].encode())
+    total = 0.0
+    for weight in weights:
+        total += weight
+    share = [w / total for w in weights]
+    largest = max(share)
+    target = [0.0] * len(names)
+    position = [xxh64(name.encode()) % slots for name in names]
+    skip = [xxh64(name.encode(), 1) % (slots - 1) + 1 for name in names]
+    table: list[int | None] = [None] * slots
+    filled = 0
+    turn = 0
+    while filled < slots:
+        turn += 1
+        for i in order:
+            if filled == slots or turn * share[i] < target[i]:
+                continue
+            target[i] += largest
+            while table[position[i]] is not None:
+                position[i] = (position[i] + skip[i]) % slots
+            table[position[i]] = i
+            filled += 1
+    return [owner for owner in table if owner is not None]
+
+
+def stable_table(names: list[str], weights: list[float], slots: int, slack: float) -> list[int]:
+    """Darts in order of their times; a free slot is taken by who is below its cap."""
+    total = 0.0
+    for weight in weights:
+        total += weight
+    nodes = [xxh64(name.encode()) for name in names]
+    room = [math.ceil(w / total * slots * (1.0 + slack)) for w in weights]
+    table: list[int | None] = [None] * slots
+
+    def dart(i: int, j: int) -> tuple[float, int, int]:
+        return ((j + unit(draw(nodes[i], 2 * j + 1))) / weights[i], i, j)
+
+    darts = [dart(i, 0) for i in range(len(names))]
+    heapq.heapify(darts)
+    free = slots
+    while free:
+        _, i, j = heapq.heappop(darts)
+        slot = draw(nodes[i], 2 * j) % slots
+        if room[i] > 0:
+            heapq.heappush(darts, dart(i, j + 1))
+            if table[slot] is None:
+                table[slot] = i
+                room[i] -= 1
+                free -= 1
+    return [owner for owner in table if owner is not None]
+
+
+def ring(names: list[str], weights: list[float], points: int) -> list[tuple[int, int]]:
+    """(point, index), sorted; points for one unit of weight."""
+    made = []
+    for i, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        node = xxh64(name.encode())
+        made += [(draw(node, k), i) for k in range(math.ceil(weight * points))]
+    return sorted(made, key=lambda point: point[0])
+
+
+def jump_hash(key: int, buckets: int) -> int:
+    """Jump consistent hash."""
+    bucket, following = -1, 0
+    while following < buckets:
+        bucket = following
+        key = (key * 2862933555777941757 + 1) & _MASK
+        following = int((bucket + 1) * (float(1 << 31) / ((key >> 33) + 1)))
+    return bucket
+
+
+# --- priorities -------------------------------------------------------------------------------------------
+
+
+def priority_loads(
+    healthy: list[int], totals: list[int], factor: int = 140, threshold: float = 50.0
+) -> list[tuple[int, bool]]:
+    """Envoy's integers: (load in percent, panic) of every priority."""
+    health = [min(100, factor * h // t) if t else 0 for h, t in zip(healthy, totals, strict=True)]
+    normalized = min(100, sum(health))
+    loads = [0] * len(health)
+    if normalized:
+        left = 100
+        for i, h in enumerate(health):
+            loads[i] = min(left, h * 100 // normalized)
+            left -= loads[i]
+        loads[next(i for i, h in enumerate(health) if h)] += left
+    if normalized == 100:
+        return [(load, False) for load in loads]
+    panic = [(100.0 * h / t if t else 0.0) < threshold for h, t in zip(healthy, totals, strict=True)]
+    if all(panic) and sum(totals):
+        loads = [100 * t // sum(totals) for t in totals]
+        loads[next(i for i, t in enumerate(totals) if t)] += 100 - sum(loads)
+    return list(zip(loads, panic, strict=True))
+
+
+# --- the balancer -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Member:
+    """One backend."""
+
+    id: str
+    slot: int
+    weight: float
+    priority: int = 0
+    local: bool = True
+    healthy: bool = True
+    draining: bool = False
+    in_flight: int = 0
+
+
+class ReferenceBalancer:
+    """The twin of :class:`fastpath.Balancer`: the same picks, by hash or by (seed, position)."""
+
+    def __init__(
+        self,
+        policy: str,
+        *,
+        seed: int = 0,
+        table_size: int = 65537,
+        points_per_weight: int = 160,
+        slack: float = 0.05,
+        load_bound: float | None = None,
+        max_in_flight: int | None = None,
+        panic_threshold: float = 0.5,
+        panic_mode: str = "all",
+        overprovisioning: float = 1.4,
+    ) -> None:
+        self.policy = policy
+        self.seed = seed
+        self.position = 0
+        self.slots = table_size
+        self.points = points_per_weight
+        self.slack = slack
+        self.load_bound = load_bound
+        self.max_in_flight = max_in_flight
+        self.threshold = panic_threshold * 100.0
+        self.panic_fail = panic_mode == "fail"
+        self.factor = round(overprovisioning * 100)
+        self.members: dict[str, Member] = {}
+        self.free: list[int] = []
+        self.slots_used = 0
+        self.known: set[int] = set()
+
+    def add(self, id: str, weight: float = 1, priority: int = 0, local: bool = True) -> None:
+        """A new member."""
+        if id in self.members:
+            raise ValueError(f"backend {id!r} is there already")
+        if self.free:
+            slot = self.free.pop(0)
+        else:
+            self.slots_used += 1
+            slot = self.slots_used
+        self.members[id] = Member(id, slot, weight, priority, local)
+
+    def remove(self, id: str) -> None:
+        """Takes a member out."""
+        self.free.append(self.members.pop(id).slot)
+
+    def tiers(self) -> list[tuple[int, bool, list[Member]]]:
+        """(priority, remote, members) in the order in which they are filled."""
+        groups: dict[tuple[int, bool], list[Member]] = {}
+        for member in self.members.values():
+            if member.weight > 0:
+                groups.setdefault((member.priority, not member.local), []).append(member)
+        return [(priority, remote, groups[priority, remote]) for priority, remote in sorted(groups)]
+
+    def loads(self) -> list[tuple[int, bool]]:
+        """(load in percent, panic) of every tier."""
+        tiers = self.tiers()
+        totals = [sum(1 for m in members if not m.draining) for _, _, members in tiers]
+        healthy = [sum(1 for m in members if not m.draining and m.healthy) for _, _, members in tiers]
+        priorities = sorted({priority for priority, _, _ in tiers})
+        rank = [priorities.index(priority) for priority, _, _ in tiers]
+        split = priority_loads(
+            [sum(h for h, r in zip(healthy, rank, strict=True) if r == k) for k in range(len(priorities))],
+            [sum(t for t, r in zip(totals, rank, strict=True) if r == k) for k in range(len(priorities))],
+            self.factor,
+            self.threshold,
+        )
+        result: list[tuple[int, bool]] = []
+        for i in range(len(tiers)):
+            load, panic = split[rank[i]]
+            if i > 0 and rank[i - 1] == rank[i]:
+                load -= result[-1][0]
+            elif i + 1 < len(tiers) and rank[i + 1] == rank[i]:
+                here, there = (totals[i], totals[i + 1]) if panic else (healthy[i], healthy[i + 1])
+                share = 100 if there == 0 else min(100, self.factor * here // totals[i]) if totals[i] else 0
+                load = load * share // 100
+            result.append((load, panic))
+        if result and not any(load for load, _ in result):
+            result[0] = (100, result[0][1])
+        return result
+
+    def pick(self, hash: int | None = None) -> str | None:
+        """The id of the pick; `hash` for policies with keys."""
+        hashed = self.policy in HASH_POLICIES
+        position = self.position
+        x = draw(self.seed, position)
+        tiers = self.tiers()
+        if not tiers:
+            return None
+        if not hashed or hash is None:
+            self.position = position + 1
+        keyed = hashed and hash is not None
+        h = x if hash is None else hash
+        loads = self.loads()
+        pattern = [i for i, (load, _) in enumerate(loads) for _ in range(load)]
+        if not hashed:
+            pattern = [pattern[k * 61 % 100] for k in range(100)]
+        sole = len(set(pattern)) == 1
+        step = h % 100 if hashed else position % 100
+        which = pattern[step]
+        cursor = position
+        if not sole and not hashed:
+            cursor = position // 100 * pattern.count(which) + pattern[:step].count(which)
+        panic = loads[which][1]
+        if panic and self.panic_fail:
+            return None
+        tier = _Tier(self, tiers[which][2], panic, h if keyed else None)
+        chosen, used = tier.choose(h if hashed else x, cursor)
+        if sole and not hashed and chosen is not None:
+            self.position = position + used
+        if keyed and chosen is not None and chosen is tier.owner:
+            self.known.add(h)
+        return chosen.id if chosen is not None else None
+
+
+class _Tier:
+    """One pick among the members of one tier."""
+
+    def __init__(
+        self, balancer: ReferenceBalancer, members: list[Member], panic: bool, key: int | None
+    ) -> None:
+        self.balancer = balancer
+        self.members = members
+        self.panic = panic
+        self.key = key
+        self.owner: Member | None = None
+        self.bound = math.inf
+        live = sum(m.weight for m in members if m.healthy and self.state_ok(m) and not m.draining)
+        if balancer.load_bound is not None and live > 0:
+            self.bound = balancer.load_bound * (sum(m.in_flight for m in members) + 1.0) / live
+
+    def state_ok(self, member: Member) -> bool:
+        """Healthy enough and not full."""
+        limit = self.balancer.max_in_flight
+        return (member.healthy or self.panic) and (limit is None or member.in_flight < limit)
+
+    def below_bound(self, member: Member) -> bool:
+        """Whether one more request fits below the load bound."""
+        return self.bound == math.inf or member.in_flight < math.ceil(self.bound * member.weight)
+
+    def open(self, member: Member) -> bool:
+        """Whether it may take this pick."""
+        sticky = self.key is not None and self.key in self.balancer.known
+        return self.state_ok(member) and (not member.draining or sticky) and self.below_bound(member)
+
+    def fallback(self, x: int, without: Member | None = None) -> Member | None:
+        """By weight among all that are open to anybody."""
+        left = [
+            m
+            for m in self.members
+            if self.state_ok(m) and not m.draining and self.below_bound(m) and m is not without
+        ]
+        even = self.balancer.policy in ("round_robin", "random")
+        weights = [1.0 if even else m.weight for m in left]
+        total = 0.0
+        for weight in weights:
+            total += weight
+        rest = unit(x) * total
+        for m, weight in zip(left, weights, strict=True):
+            if rest < weight:
+                return m
+            rest -= weight
+        return left[-1] if left else None
+
+    def choose(self, x: int, cursor: int) -> tuple[Member | None, int]:
+        """The member and how many positions it took."""
+        policy = self.balancer.policy
+        if policy in ("round_robin", "weighted_round_robin"):
+            order = list(range(len(self.members)))
+            if policy == "weighted_round_robin":
+                order = weighted_schedule([int(m.weight) for m in self.members])
+            for step in range(len(order)):
+                member = self.members[order[(cursor + step) % len(order)]]
+                if self.open(member):
+                    return member, step + 1
+            return None, 1
+        if policy in ("random", "weighted_random"):
+            y = x
+            for _ in range(_TRIES):
+                member = self.drawn(y, policy == "weighted_random")
+                if self.open(member):
+                    return member, 1
+                y = next_draw(y)
+            return self.fallback(y), 1
+        if policy == "power_of_two":
+            return self.two(x), 1
+        if policy == "least_request":
+            return self.least(x), 1
+        return self.hashed(x), 0
+
+    def drawn(self, x: int, weighted: bool) -> Member:
+        """The member of a draw."""
+        i = reduce(x, len(self.members))
+        if weighted:
+            threshold, other = alias_table([m.weight for m in self.members])[i]
+            i = i if x & 0xFFFFFFFF < threshold else other
+        return self.members[i]
+
+    def two(self, x: int) -> Member | None:
+        """The less loaded of two different ones."""
+        chosen: list[Member] = []
+        for _ in range(2):
+            found: Member | None = None
+            for _ in range(_TRIES):
+                member = self.drawn(x, True)
+                x = next_draw(x)
+                if member not in chosen and self.open(member):
+                    found = member
+                    break
+            if found is None:
+                found = self.fallback(x, chosen[0] if chosen else None)
+                x = next_draw(x)
+            if found is not None:
+                chosen.append(found)
+        if not chosen:
+            return None
+        return min(chosen, key=lambda m: Fraction(m.in_flight) / Fraction(m.weight))
+
+    def least(self, x: int) -> Member | None:
+        """The least loaded of all; among equal ones by weight."""
+        able = [m for m in self.members if self.open(m)]
+        if not able:
+            return None
+        least = min(Fraction(m.in_flight) / Fraction(m.weight) for m in able)
+        tied = [m for m in able if Fraction(m.in_flight) / Fraction(m.weight) == least]
+        total = 0.0
+        for m in tied:
+            total += m.weight
+        rest = unit(x) * total
+        for m in tied:
+            if rest < m.weight:
+                return m
+            rest -= m.weight
+        return tied[-1]
+
+    def hashed(self, h: int) -> Member | None:
+        """The first open one of the key's chain."""
+        b = self.balancer
+        names = [m.id for m in self.members]
+        weights = [m.weight for m in self.members]
+        chain: Iterable[int]
+        if b.policy == "rendezvous":
+            nodes = [xxh64(name.encode()) for name in names]
+            score = [
+                -math.log(((mix64(h ^ node) >> 11) + 1) * 2.0**-53) * (1.0 / weight)
+                for node, weight in zip(nodes, weights, strict=True)
+            ]
+            chain = sorted(range(len(names)), key=lambda i: score[i])
+        elif b.policy == "ketama":
+            points = ring(names, weights, b.points)
+            start = next((k for k, (point, _) in enumerate(points) if point >= h), 0)
+            chain = [points[(start + k) % len(points)][1] for k in range(len(points))]
+        else:
+            place: Callable[[int], int]
+            if b.policy == "jump":
+                divisor = math.gcd(*(int(w) for w in weights))
+                ends = list(accumulate(int(w) // divisor for w in weights))
+
+                def place(h: int) -> int:
+                    bucket = jump_hash(h, ends[-1])
+                    return next(i for i, end in enumerate(ends) if bucket < end)
+
+            else:
+                table = (
+                    maglev_table(names, weights, b.slots)
+                    if b.policy == "maglev"
+                    else stable_table(names, weights, b.slots, b.slack)
+                )
+
+                def place(h: int) -> int:
+                    return table[h % len(table)]
+
+            chain = [place(h if a == 0 else draw(h, a - 1)) for a in range(_TRIES)]
+        chain = list(chain)
+        self.owner = self.members[chain[0]]
+        for i in chain:
+            if self.open(self.members[i]):
+                return self.members[i]
+        return self.fallback(mix64(h))

@@ -1,0 +1,899 @@
+"""The balancer's calls: members, options, hostile arguments, leases, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import pickle
+import threading
+import weakref
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastpath import Backend, Balancer, Change, Lease, OutlierDetection, hash64
+from fastpath.balance import Reason, Status, weight_from_load
+
+HASH_POLICIES = ("maglev", "ketama", "rendezvous", "jump", "stable")
+WEB = [("a", 5), ("b", 1), ("c", 1)]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shares(balancer: Balancer, n: int = 7000) -> dict[str, float]:
+    ids = balancer.pick_many(n)
+    return {balancer.values[i].id: c / n for i, c in enumerate(np.bincount(ids)) if i and c}
+
+
+# --- plain use ----------------------------------------------------------------------------------------------
+
+
+def test_exact_shares_from_any_start() -> None:
+    for _ in range(20):
+        balancer = Balancer(WEB)
+        assert Counter(balancer.pick().id for _ in range(700)) == {"a": 500, "b": 100, "c": 100}
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_nobody(policy: str) -> None:
+    balancer = Balancer((), policy)
+    assert balancer.pick() is None
+    assert balancer.pick(b"key") is None
+    assert list(balancer.picks("key")) == []
+    assert balancer.pick_many(3).tolist() == [0, 0, 0]
+    assert balancer.values == (None,)
+    explained = balancer.explain("key")
+    assert (explained.backend, explained.reason, explained.considered) == (None, Reason.EMPTY, ())
+    lease = balancer.acquire("key")
+    assert not lease
+    assert lease.backend is None
+    assert lease.released
+    assert balancer.update([]) == Change(0.0, (), (), ())
+    balancer.add(Backend("a", weight=0))
+    assert balancer.pick() is None
+    balancer.set_weight("a", 1)
+    assert balancer.pick().id == "a"
+    balancer.set_weight("a", 0)
+    assert balancer.pick(5) is None
+    assert balancer.explain(5).reason == Reason.EMPTY
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_health_weights_and_drain(policy: str) -> None:
+    balancer = Balancer(["a", "b", "c", "d", "e"], policy)
+    nbytes = balancer.nbytes
+    keys = list(range(0, 1 << 64, (1 << 64) // 500))
+    before = [balancer.pick(key).id for key in keys] if policy in HASH_POLICIES else None
+    balancer.set_healthy("a", False)
+    picked = {balancer.pick(key).id for key in keys} | {balancer.pick().id for _ in range(500)}
+    assert picked == {"b", "c", "d", "e"}
+    balancer.set_healthy("a", True)
+    if before:
+        assert [balancer.pick(key).id for key in keys] == before
+    balancer.set_weight("b", 0)
+    assert "b" not in {balancer.values[id].id for id in balancer.pick_many(500)}
+    balancer.drain("c")
+    assert "c" not in {balancer.values[id].id for id in balancer.pick_many(500)}
+    balancer.drain("c", False)
+    assert "c" in {balancer.values[id].id for id in balancer.pick_many(500)}
+    balancer.remove("c")
+    assert "c" not in balancer
+    assert "c" not in {balancer.values[id].id for id in balancer.pick_many(500)}
+    assert nbytes > 0
+
+
+def test_panic() -> None:
+    balancer = Balancer(["a", "b", "c"], "round_robin")
+    balancer.set_healthy("a", False)
+    assert set(shares(balancer)) == {"b", "c"}
+    balancer.set_healthy("b", False)
+    assert set(shares(balancer)) == {"a", "b", "c"}
+    assert balancer.explain().reason == Reason.PANIC
+    failing = Balancer(["a", "b", "c"], panic_mode="fail")
+    for id in "ab":
+        failing.set_healthy(id, False)
+    assert failing.pick() is None
+    assert failing.explain().reason == Reason.NONE_HEALTHY
+    never = Balancer(["a", "b", "c"], panic_threshold=0)
+    for id in "ab":
+        never.set_healthy(id, False)
+    assert set(shares(never)) == {"c"}
+    never.set_healthy("c", False)
+    assert never.pick() is None
+
+
+def test_priorities_split_as_envoy() -> None:
+    made = [Backend(f"p{p}-{i}", priority=p) for p in (0, 1) for i in range(100)]
+    for policy in ("round_robin", "random", "maglev"):
+        balancer = Balancer(made, policy)
+        for i in range(50):
+            balancer.set_healthy(f"p0-{i}", False)
+        n = 20000
+        hashes = np.random.default_rng(1).integers(0, 1 << 64, n, dtype=np.uint64)
+        ids = balancer.pick_many(hashes)
+        first = sum(balancer.values[id].priority == 0 for id in ids) / n
+        assert first == pytest.approx(0.7, abs=0.02)
+        reasons = {balancer.explain(int(h)).reason for h in hashes[:50]}
+        if policy == "maglev":
+            assert reasons >= {Reason.OK, Reason.FAILOVER}
+
+
+def test_local_zone_first_then_spill_with_weights() -> None:
+    made = [Backend(f"l{i}", zone="here", weight=1 + i % 2) for i in range(10)]
+    made += [Backend(f"r{i}", zone="there") for i in range(10)]
+    balancer = Balancer(made, local_zone="here")
+    got = shares(balancer, 15000)
+    assert set(got) == {f"l{i}" for i in range(10)}
+    assert got["l1"] == pytest.approx(2 * got["l0"], rel=0.01)
+    for i in range(5):
+        balancer.set_healthy(f"l{i}", False)
+    got = shares(balancer, 20000)
+    assert sum(share for id, share in got.items() if id[0] == "l") == pytest.approx(0.7, abs=0.001)
+    assert {balancer.explain().reason for _ in range(100) if balancer.pick()} == {
+        Reason.OK,
+        Reason.SPILLED_ZONE,
+    }
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", HASH_POLICIES)
+def test_keys(policy: str) -> None:
+    balancer = Balancer([str(i) for i in range(10)], policy)
+    for key in ("user-17", "", "ü", "x" * 1000):
+        data = key.encode()
+        same = {balancer.pick(k).id for k in (key, data, bytearray(data), memoryview(data), hash64(data))}
+        assert len(same) == 1
+    keys = [f"key{i}".encode() for i in range(300)]
+    one_by_one = [balancer.pick(key).id for key in keys]
+    hashes = np.array([hash64(key) for key in keys], dtype=np.uint64)
+    for many in (keys, hashes, np.array([np.uint64(h) for h in hashes] * 2)[::2][:0]):
+        ids = balancer.pick_many(many)
+        assert [balancer.values[id].id for id in ids] == one_by_one[: len(ids)]
+    fixed = np.frombuffer(b"".join(key.ljust(16) for key in keys), dtype=np.uint8).reshape(-1, 16)
+    ids = balancer.pick_many(fixed)
+    assert [balancer.values[id].id for id in ids] == [balancer.pick(key.ljust(16)).id for key in keys]
+    # Without a key: by the table, at random.
+    assert len({balancer.pick().id for _ in range(300)}) == 10
+    assert len({balancer.pick(None).id for _ in range(300)}) == 10
+
+
+@pytest.mark.parametrize("key", [1.5, [], object(), (1,), {}])
+def test_keys_of_another_kind(key: Any) -> None:
+    balancer = Balancer(WEB, "maglev")
+    for call in (balancer.pick, balancer.picks, balancer.acquire, balancer.explain):
+        with pytest.raises(TypeError, match="key must be bytes, str or an int"):
+            call(key)
+    assert Balancer(WEB).pick(key) is not None
+
+
+@pytest.mark.parametrize("key", [-1, 1 << 64, -(1 << 70)])
+def test_hashes_out_of_range(key: int) -> None:
+    balancer = Balancer(WEB, "maglev")
+    with pytest.raises(ValueError, match=r"0\.\.2\*\*64-1"):
+        balancer.pick(key)
+    assert balancer.pick((1 << 64) - 1) is not None
+    assert balancer.pick(np.uint64(7)) == balancer.pick(7)
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        (-1, ValueError),
+        (1 << 60, ValueError),
+        (1.5, TypeError),
+        (None, TypeError),
+        ("abc", TypeError),
+        (b"abc", TypeError),
+        ([1.5], TypeError),
+        ([-1], ValueError),
+        (np.zeros(3, dtype=np.int64), TypeError),
+        (np.zeros(3, dtype=np.float64), TypeError),
+        (np.zeros(3, dtype=np.uint32), TypeError),
+        (np.zeros(3, dtype=np.uint8), TypeError),
+        (np.zeros((3, 3), dtype=np.uint64), ValueError),
+        (np.zeros((3, 3, 3), dtype=np.uint8), ValueError),
+        (np.zeros((), dtype=np.uint64), (TypeError, ValueError)),
+        (np.zeros(3, dtype=">u8"), TypeError),
+        (np.zeros(3, dtype=object), TypeError),
+    ],
+)
+@pytest.mark.parametrize("policy", ["maglev", "round_robin"])
+def test_pick_many_arguments(what: Any, error: Any, policy: str) -> None:
+    with pytest.raises(error):
+        Balancer(WEB, policy).pick_many(what)
+
+
+def test_pick_many_out_and_strides() -> None:
+    balancer = Balancer(WEB, "maglev")
+    hashes = np.random.default_rng(0).integers(0, 1 << 64, 40, dtype=np.uint64)
+    out = np.empty(20, dtype=np.uint32)
+    assert balancer.pick_many(hashes[::2], out=out) is out
+    assert out.tolist() == balancer.pick_many(hashes[::2].copy()).tolist()
+    assert balancer.pick_many(0).size == 0
+    assert balancer.pick_many(np.empty(0, dtype=np.uint64)).size == 0
+    for bad, error in [
+        (np.empty(3, dtype=np.uint32), ValueError),
+        (np.empty(40, dtype=np.uint32)[::2], ValueError),
+        (np.empty((20, 1), dtype=np.uint32), ValueError),
+        (np.empty(20, dtype=np.int32), TypeError),
+        ([0] * 20, TypeError),
+    ]:
+        with pytest.raises(error, match="out must be"):
+            balancer.pick_many(hashes[::2], out=bad)
+    frozen = np.empty(20, dtype=np.uint32)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="writable"):
+        balancer.pick_many(20, out=frozen)
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000, 20000])
+def test_pick_many_is_pick_many_times(policy: str, n: int) -> None:
+    made = [(str(i), 1 + i % 3) for i in range(12)]
+    balancer, twin = Balancer(made, policy, seed=5), Balancer(made, policy, seed=5)
+    for down in ([], ["1", "7"]):
+        for id in down:
+            balancer.set_healthy(id, False)
+            twin.set_healthy(id, False)
+        ids = balancer.pick_many(n)
+        step = max(1, n // 50)
+        if step == 1:
+            assert [balancer.values[id] for id in ids] == [twin.pick() for _ in range(n)]
+            assert balancer.position == twin.position
+        hashes = np.random.default_rng(n).integers(0, 1 << 64, n, dtype=np.uint64)
+        if policy in HASH_POLICIES:
+            ids = balancer.pick_many(hashes)
+            for i in range(0, n, step):
+                assert balancer.values[ids[i]] == twin.pick(int(hashes[i]))
+
+
+# --- replay, copies -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_seed_and_position_replay(policy: str) -> None:
+    balancer = Balancer(WEB, policy)
+    position = balancer.position
+    first = [balancer.pick().id for _ in range(50)]
+    balancer.position = position
+    assert [balancer.pick().id for _ in range(50)] == first
+    again = Balancer(WEB, policy, seed=balancer.seed)
+    again.position = position
+    assert [again.pick().id for _ in range(50)] == first
+    assert Balancer(WEB, policy, seed=3).position == 0
+    for bad, error in [(-1, ValueError), (1 << 64, ValueError), (1.5, TypeError)]:
+        with pytest.raises(error):
+            balancer.position = bad
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda b: pickle.loads(pickle.dumps(b))])
+def test_copies(policy: str, how: Any) -> None:
+    balancer = Balancer(
+        [Backend("a", "10.0.0.1", 80, 5, "z", 0, {"k": [1]}), ("b", 1), ("c", 1)], policy, table_size=251
+    )
+    balancer.set_healthy("b", False)
+    balancer.drain("c")
+    twin = how(balancer)
+    assert list(twin) == list(balancer)
+    assert [twin.pick() for _ in range(20)] == [balancer.pick() for _ in range(20)]
+    assert [twin.pick(k) for k in range(20)] == [balancer.pick(k) for k in range(20)]
+    assert twin.options == {**balancer.options, "seed": balancer.seed}
+    twin.remove("a")
+    assert "a" in balancer
+
+
+def test_start_is_random_unless_seeded() -> None:
+    made = [str(i) for i in range(64)]
+    assert len({Balancer(made).pick().id for _ in range(64)}) > 10
+    assert {Balancer(made, seed=9).pick().id for _ in range(5)} == {"0"}
+
+
+# --- members ------------------------------------------------------------------------------------------------
+
+
+def test_forms_of_backends() -> None:
+    for made in (WEB, dict(WEB), [Backend(id, weight=w) for id, w in WEB], iter(WEB)):
+        assert [(b.id, b.weight) for b in Balancer(made)] == WEB
+    balancer = Balancer(["a", "b"])
+    assert len(balancer) == 2
+    assert "a" in balancer
+    assert "z" not in balancer
+    assert 5 not in balancer
+    assert balancer["a"] == Backend("a")
+    assert balancer.get("z") is None
+    assert repr(balancer) == "<Balancer weighted_round_robin, 2 backends>"
+    assert weakref.ref(balancer)() is balancer
+
+
+@pytest.mark.parametrize(
+    ("made", "error"),
+    [
+        ("abc", TypeError),
+        (b"abc", TypeError),
+        (5, TypeError),
+        ([5], TypeError),
+        ([None], TypeError),
+        ([("a", "b")], TypeError),
+        ([("a", -1)], ValueError),
+        ([("a", float("nan"))], ValueError),
+        ([("a", float("inf"))], ValueError),
+        ([("a", True)], TypeError),
+        (["a", "a"], ValueError),
+        ([""], ValueError),
+    ],
+)
+def test_backends_of_another_kind(made: Any, error: Any) -> None:
+    with pytest.raises(error):
+        Balancer(made)
+    balancer = Balancer(WEB)
+    with pytest.raises(error):
+        balancer.update(made)
+    assert [(b.id, b.weight) for b in balancer] == WEB
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("id", 5, TypeError),
+        ("address", 5, TypeError),
+        ("port", "80", TypeError),
+        ("port", -1, ValueError),
+        ("port", 65536, ValueError),
+        ("weight", "1", TypeError),
+        ("weight", -0.5, ValueError),
+        ("zone", 5, TypeError),
+        ("priority", -1, ValueError),
+        ("priority", 1.0, TypeError),
+        ("metadata", [], TypeError),
+    ],
+)
+def test_backend_fields(field: str, value: Any, error: Any) -> None:
+    with pytest.raises(error, match=field):
+        Backend(**{"id": "a", field: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"policy": "nonsense"}, ValueError),
+        ({"policy": 5}, ValueError),
+        ({"seed": -1}, ValueError),
+        ({"seed": 1 << 64}, ValueError),
+        ({"seed": "1"}, TypeError),
+        ({"policy": "maglev", "table_size": 65536}, ValueError),
+        ({"policy": "maglev", "table_size": 0}, ValueError),
+        ({"table_size": 1.5}, TypeError),
+        ({"load_bound": 1.25}, ValueError),
+        ({"policy": "maglev", "load_bound": 0.9}, ValueError),
+        ({"policy": "maglev", "load_bound": "x"}, TypeError),
+        ({"slow_start_s": -1}, ValueError),
+        ({"panic_threshold": 50}, ValueError),
+        ({"panic_mode": "maybe"}, ValueError),
+        ({"overprovisioning": 0.5}, ValueError),
+        ({"local_zone": 5}, TypeError),
+        ({"subset_size": 0}, ValueError),
+        ({"max_in_flight": 0}, ValueError),
+        ({"outlier": {}}, TypeError),
+        ({"compat": "envoy"}, ValueError),
+        ({"policy": "maglev", "compat": "nginx"}, ValueError),
+        ({"hash_function": "md5"}, ValueError),
+        ({"hash_function": "murmur2"}, ValueError),
+        ({"sticky_keys": 3}, ValueError),
+        ({"clock": 5}, TypeError),
+        ({"nonsense": 1}, TypeError),
+    ],
+)
+def test_options(options: dict[str, Any], error: Any) -> None:
+    with pytest.raises(error):
+        Balancer(WEB, **options)
+
+
+def test_initialised_once_or_not_at_all() -> None:
+    raw = Balancer.__new__(Balancer)
+    assert raw.pick() is None
+    assert len(raw) == 0
+    balancer = Balancer(WEB)
+    with pytest.raises(TypeError, match="once"):
+        balancer.__init__(WEB)
+    with pytest.raises(TypeError, match="acquire"):
+        Lease()
+
+
+@pytest.mark.parametrize(
+    "call", ["remove", "drain", "in_flight", "report", "status", "set_weight", "set_healthy", "__getitem__"]
+)
+@pytest.mark.parametrize("id", ["nobody", "", 5, None])
+def test_unknown_ids(call: str, id: Any) -> None:
+    balancer = Balancer(WEB)
+    extra = (1,) if call in ("set_weight", "set_healthy") else ()
+    if call == "in_flight" and id is None:
+        assert balancer.in_flight(id) == 0
+        return
+    with pytest.raises(KeyError, match=f"no backend {id!r}"):
+        getattr(balancer, call)(id, *extra)
+    with pytest.raises((KeyError, TypeError)):
+        getattr(balancer, call)([], *extra)
+
+
+def test_tables_that_would_be_too_large() -> None:
+    for options in ({"policy": "jump"}, {"policy": "ketama"}, {"compat": "nginx"}, {"compat": "lvs"}):
+        balancer = Balancer(WEB, **options)
+        expected = [balancer.explain(k).backend.id for k in range(20)]
+        for edit in (
+            lambda b=balancer: b.set_weight("a", (1 << 32) - 1),
+            lambda b=balancer: b.add(("d", (1 << 32) - 1)),
+            lambda b=balancer: b.update([("a", (1 << 32) - 1), ("x", 2)]),
+        ):
+            with pytest.raises(ValueError, match=r"more than|at most|above"):
+                edit()
+            assert {b.id: b.weight for b in balancer} == dict(WEB)
+            assert balancer.pick() is not None
+        if options.get("policy") == "ketama":
+            assert [balancer.explain(k).backend.id for k in range(20)] == expected
+    with pytest.raises(ValueError, match="whole weights"):
+        Balancer([("a", 1.5)], "jump")
+
+
+def test_update_is_a_difference() -> None:
+    balancer = Balancer(["a", "b", "c", "d"], "maglev")
+    balancer.set_healthy("a", False)
+    lease = balancer.acquire()
+    ids = {backend.id: balancer.values.index(backend) for backend in balancer}
+    change = balancer.update(["a", Backend("b", "10.0.0.2"), "c", "e"])
+    assert (change.added, change.removed, change.changed) == (("e",), ("d",), ("b",))
+    assert 0.25 <= change.moved_fraction < 0.6
+    assert not balancer.status("a").healthy
+    assert balancer["b"].address == "10.0.0.2"
+    assert all(balancer.values[ids[id]].id == id for id in "abc")
+    lease.release()
+    assert balancer.in_flight() == 0
+    assert balancer.update(list(balancer)).moved_fraction == 0.0
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_moved_fraction_is_measured(policy: str) -> None:
+    made = [f"backend-{i}" for i in range(20)]
+    balancer = Balancer(made, policy)
+    change = balancer.update(made[:-1])
+    low, high = (0.02, 0.09) if policy == "ketama" else (0.04, 0.09)
+    assert low <= change.moved_fraction <= high
+    if policy in HASH_POLICIES:
+        n = 20000
+        hashes = np.random.default_rng(3).integers(0, 1 << 64, n, dtype=np.uint64)
+        before = balancer.pick_many(hashes)
+        change = balancer.update(made)
+        moved = np.count_nonzero(before != balancer.pick_many(hashes)) / n
+        assert change.moved_fraction == pytest.approx(moved, abs=0.012)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_stable_moves_little(repair: bool) -> None:
+    made = {f"backend-{i}": 10 for i in range(500)}
+    balancer = Balancer(made, "stable", repair=repair)
+    slots = balancer.pick_many(np.arange(65537, dtype=np.uint64))
+    counts = np.bincount(slots)[1:]
+    assert counts.max() / counts.mean() < 1.06
+    gone = "backend-250"
+    own = counts[[b.id for b in balancer].index(gone)] / 65537
+    fewer = {id: weight for id, weight in made.items() if id != gone}
+    removed = balancer.update(fewer).moved_fraction / own
+    added = balancer.update(made).moved_fraction * 500
+    nudged = balancer.update({**made, "backend-7": 11}).moved_fraction
+    optimum = 11 / 5001 - 10 / 5000
+    if repair:
+        assert removed == pytest.approx(1.0)
+        assert added <= 1.01
+        assert nudged <= 1.1 * optimum
+    else:
+        assert removed < 1.45
+        assert added < 1.45
+        assert nudged < 2.5 * optimum
+
+
+def test_subset_changes_by_one() -> None:
+    made = [f"b{i}" for i in range(100)]
+    balancer = Balancer(made, "round_robin", subset_size=20, seed=11)
+    inside = {balancer.values[id].id for id in balancer.pick_many(100)}
+    assert len(inside) == 20
+    for gone in made[:10]:
+        balancer.remove(gone)
+        now = {balancer.values[id].id for id in balancer.pick_many(100)}
+        assert len(now) == 20
+        assert len(inside - now) <= 1
+        inside = now
+    assert sum(balancer.status(id).in_subset for id in made[10:]) == 20
+    assert len({Balancer(made, subset_size=1, seed=s).pick().id for s in range(30)}) > 15
+
+
+# --- statistics ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["random", "weighted_random", "power_of_two", "least_request", "maglev"])
+@pytest.mark.parametrize("down", [(), ("w0",)])
+def test_shares_by_chi_square(policy: str, down: tuple[str, ...]) -> None:
+    """Seeded; the threshold is exceeded by chance once in about 10**6 runs of a right balancer."""
+    weights = {f"w{i}": w for i, w in enumerate([50, 1, 2, 3, 4, 10])}
+    balancer = Balancer(weights, policy, seed=12345)
+    for id in down:
+        balancer.set_healthy(id, False)
+        del weights[id]
+    if policy == "random":
+        weights = dict.fromkeys(weights, 1)
+    n = 200000
+    got = Counter(balancer.values[id].id for id in balancer.pick_many(n))
+    assert set(got) == set(weights)
+    total = sum(weights.values())
+    chi = sum((got[id] - n * w / total) ** 2 / (n * w / total) for id, w in weights.items())
+    # 5 or 4 degrees of freedom; a table of 65,537 slots adds its own rounding to maglev.
+    assert chi < (60 if policy == "maglev" else 36)
+
+
+def test_float_weights_and_long_periods() -> None:
+    for weights in (
+        {"a": 1.1, "b": 1.0},
+        {"a": 100003, "b": 70001},
+        {"a": 1e6, **{f"x{i}": 1 for i in range(50)}},
+    ):
+        for policy in ("weighted_round_robin", "weighted_random", "maglev", "stable", "rendezvous"):
+            balancer = Balancer(weights, policy, seed=1)
+            got = shares(balancer, 100000)
+            total = sum(weights.values())
+            assert got["a"] == pytest.approx(weights["a"] / total, abs=0.012)
+
+
+# --- leases -------------------------------------------------------------------------------------------------
+
+
+def test_leases() -> None:
+    balancer = Balancer(["a"], "power_of_two")
+    with balancer.acquire("key") as lease:
+        assert lease.backend.id == "a"
+        assert bool(lease)
+        assert not lease.released
+        assert balancer.in_flight("a") == balancer.in_flight() == 1
+        assert "held" in repr(lease)
+    assert balancer.in_flight("a") == 0
+    lease.release()
+    lease.fail()
+    assert lease.released
+    assert balancer.in_flight("a") == 0
+    dropped = balancer.acquire()
+    assert balancer.in_flight() == 1
+    del dropped
+    gc.collect()
+    assert balancer.in_flight() == 0
+    with pytest.raises(RuntimeError), balancer.acquire():
+        raise RuntimeError
+    assert balancer.in_flight() == 0
+
+
+def test_a_lease_outlives_its_backend() -> None:
+    balancer = Balancer(["a", "b"], "round_robin", seed=0)
+    lease = balancer.acquire()
+    balancer.remove(lease.backend.id)
+    balancer.add("c")
+    assert balancer.in_flight("c") == 0
+    assert balancer.in_flight() == 1
+    lease.release()
+    assert balancer.in_flight() == 0
+    assert balancer.in_flight("c") == 0
+    lease = balancer.acquire()
+    del balancer
+    lease.release()
+
+
+def test_leases_in_asyncio() -> None:
+    async def main() -> None:
+        balancer = Balancer(["a", "b"], "least_request")
+
+        async def request() -> str:
+            async with balancer.acquire() as lease:
+                await asyncio.sleep(0)
+                return lease.backend.id
+
+        got = await asyncio.gather(*(request() for _ in range(100)))
+        assert Counter(got) == {"a": 50, "b": 50}
+        assert balancer.in_flight() == 0
+        task = asyncio.ensure_future(request())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert balancer.in_flight() == 0
+
+    asyncio.run(main())
+
+
+def test_least_request_and_power_of_two_follow_load() -> None:
+    for policy in ("least_request", "power_of_two"):
+        balancer = Balancer({"a": 3, "b": 1}, policy, seed=2)
+        leases = [balancer.acquire() for _ in range(400)]
+        assert balancer.in_flight("a") == pytest.approx(300, abs=3)
+        for lease in leases:
+            lease.release()
+
+
+def test_power_of_two_keeps_close_together() -> None:
+    balancer = Balancer([str(i) for i in range(100)], "power_of_two", seed=4)
+    leases = [balancer.acquire() for _ in range(10000)]
+    assert max(balancer.in_flight(str(i)) for i in range(100)) <= 100 + 5
+    assert len(leases) == 10000
+
+
+def test_max_in_flight() -> None:
+    balancer = Balancer(["a", "b"], max_in_flight=2)
+    leases = [balancer.acquire() for _ in range(5)]
+    assert [bool(lease) for lease in leases] == [True] * 4 + [False]
+    assert balancer.explain().reason == Reason.OVERLOADED
+    assert balancer.status("a").full
+    leases[0].release()
+    assert balancer.pick() == leases[0].backend
+
+
+def test_retry_budget() -> None:
+    balancer = Balancer(["a", "b"], min_retries=2, retry_budget=0.5)
+    retries = [balancer.acquire(retry=True) for _ in range(4)]
+    assert [bool(lease) for lease in retries] == [True, True, False, False]
+    running = [balancer.acquire() for _ in range(10)]
+    more = [balancer.acquire(retry=True) for _ in range(20)]
+    assert sum(map(bool, more)) == 8
+    for lease in retries + more + running:
+        lease.release()
+    assert bool(balancer.acquire(retry=True))
+
+
+@pytest.mark.parametrize("policy", HASH_POLICIES)
+@pytest.mark.parametrize("bound", [1.0, 1.25, 2.0])
+def test_load_bound_holds(policy: str, bound: float) -> None:
+    weights = {str(i): 1 + i % 2 for i in range(20)}
+    balancer = Balancer(weights, policy, load_bound=bound)
+    total = sum(weights.values())
+    leases = []
+    for i in range(600):
+        # Half of the requests ask for one key.
+        lease = balancer.acquire("hot" if i % 2 else f"key{i}")
+        leases.append(lease)
+        cap = -(-bound * (i + 1) * weights[lease.backend.id] // total)
+        assert balancer.in_flight(lease.backend.id) <= cap + 1e-9
+    assert balancer.explain("hot").reason in (Reason.OVER_BOUND, Reason.OK)
+    for lease in leases:
+        lease.release()
+    assert balancer.explain("hot").reason == Reason.OK
+
+
+# --- draining, slow start, outliers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", HASH_POLICIES)
+def test_draining_keeps_keys_that_are_known(policy: str) -> None:
+    balancer = Balancer([str(i) for i in range(5)], policy)
+    old = [f"old{i}" for i in range(200)]
+    new = [f"new{i}" for i in range(200)]
+    before = {key: balancer.pick(key).id for key in old}
+    balancer.drain("3")
+    assert {key: balancer.pick(key).id for key in old} == before
+    assert "3" in before.values()
+    assert "3" not in {balancer.pick(key).id for key in new}
+    assert "3" not in {balancer.pick(key).id for key in new}
+    sticky = next(key for key in old if before[key] == "3")
+    assert balancer.explain(sticky).reason == Reason.DRAIN_STICKY
+    balancer.remove("3")
+    assert balancer.pick(sticky).id != "3"
+    forgetful = Balancer([str(i) for i in range(5)], policy, sticky_keys=0)
+    for key in old:
+        forgetful.pick(key)
+    forgetful.drain("3")
+    assert "3" not in {forgetful.pick(key).id for key in old}
+
+
+@pytest.mark.parametrize("policy", [p for p in Balancer.POLICIES if p not in ("peak_ewma", "power_of_two")])
+def test_slow_start(policy: str) -> None:
+    clock = Clock()
+    balancer = Balancer(["a", "b", "c"], policy, slow_start_s=100.0, seed=7, clock=clock)
+    assert balancer.status("a").effective_weight == 1
+    balancer.add("new")
+    hashes = np.random.default_rng(5).integers(0, 1 << 64, 12000, dtype=np.uint64)
+    mine = balancer.values.index(Backend("new"))
+    held: set[int] = set()
+    for elapsed, factor in [(0, 0.1), (25, 0.25), (50, 0.5), (75, 0.75), (100, 1.0), (200, 1.0)]:
+        clock.now = 1000.0 + elapsed
+        assert balancer.status("new").effective_weight == pytest.approx(factor)
+        picked = np.flatnonzero(balancer.pick_many(hashes) == mine)
+        if policy != "least_request" or factor == 1.0:
+            spread = 0.07 if policy == "ketama" else 0.03
+            assert len(picked) / 12000 == pytest.approx(factor / (3 + factor), abs=spread)
+        if policy in HASH_POLICIES:
+            # A key moves once, and stays.
+            assert held <= set(picked.tolist())
+            held = set(picked.tolist())
+    balancer.set_weight("new", 4)
+    assert balancer.status("new").effective_weight == pytest.approx(1 + 3 * 0.1)
+    clock.now += 50
+    assert balancer.status("new").effective_weight == pytest.approx(2.5)
+    balancer.set_weight("new", 2)
+    assert balancer.status("new").effective_weight == 2
+
+
+def test_peak_ewma_shuns_the_slow_and_the_failing() -> None:
+    clock = Clock()
+    balancer = Balancer(["fast", "slow", "broken"], "peak_ewma", clock=clock, seed=1)
+    for _ in range(300):
+        lease = balancer.acquire()
+        name = lease.backend.id
+        clock.now += {"fast": 0.01, "slow": 0.1, "broken": 0.0001}[name]
+        lease.fail() if name == "broken" else lease.release()
+    got = Counter()
+    for _ in range(300):
+        lease = balancer.acquire()
+        got[lease.backend.id] += 1
+        clock.now += {"fast": 0.01, "slow": 0.1, "broken": 0.0001}[lease.backend.id]
+        lease.fail() if lease.backend.id == "broken" else lease.release()
+    assert got["fast"] > got["slow"] > got["broken"]
+    assert balancer.status("broken").latency_s > balancer.status("slow").latency_s > 0.05
+    # Forgotten in time.
+    clock.now += 1000
+    assert balancer.status("broken").latency_s < 1e-6
+    for bad, error in [
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        ("x", TypeError),
+    ]:
+        with pytest.raises(error, match="latency_s"):
+            balancer.report("fast", True, bad)
+
+
+def test_outliers_are_ejected_and_come_back() -> None:
+    clock = Clock()
+    outlier = OutlierDetection(consecutive_failures=3, jitter_s=0, max_ejected=0.5)
+    balancer = Balancer([str(i) for i in range(4)], "round_robin", outlier=outlier, clock=clock)
+    for id in ("0", "1", "2"):
+        for _ in range(3):
+            balancer.report(id, ok=False)
+    assert [balancer.status(str(i)).ejected for i in range(4)] == [True, True, False, False]
+    assert {balancer.pick().id for _ in range(20)} == {"2", "3"}
+    clock.now += 31
+    assert {balancer.pick().id for _ in range(20)} == {"0", "1", "2", "3"}
+    # The second time is longer, and leases report by themselves.
+    balancer.set_healthy("1", False)
+    failed = 0
+    while failed < 3:
+        lease = balancer.acquire()
+        if lease.backend.id == "0":
+            lease.fail()
+            failed += 1
+        else:
+            lease.release()
+    assert balancer.status("0").ejected
+    clock.now += 31
+    assert balancer.status("0").ejected
+    clock.now += 30
+    assert not balancer.status("0").ejected
+
+
+def test_outlier_jitter_spreads_the_return() -> None:
+    clock = Clock()
+    outlier = OutlierDetection(consecutive_failures=1, max_ejected=1.0, jitter_s=10.0)
+    balancer = Balancer([str(i) for i in range(50)], outlier=outlier, clock=clock)
+    for i in range(50):
+        balancer.report(str(i), ok=False)
+    clock.now += 35
+    out = sum(balancer.status(str(i)).ejected for i in range(50))
+    assert 10 < out < 40
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("consecutive_failures", -1, ValueError),
+        ("consecutive_failures", 1.5, TypeError),
+        ("interval_s", 0, ValueError),
+        ("max_ejected", 2, ValueError),
+        ("base_ejection_s", "x", TypeError),
+    ],
+)
+def test_outlier_fields(field: str, value: Any, error: Any) -> None:
+    with pytest.raises(error, match=field):
+        OutlierDetection(**{field: value})
+
+
+def test_weight_from_load_arguments() -> None:
+    assert weight_from_load(0, 0.5) == 0.0
+    assert weight_from_load(100, 0.0) == 0.0
+    for bad, error in [(-1, ValueError), (float("nan"), ValueError), ("x", TypeError)]:
+        with pytest.raises(error):
+            weight_from_load(bad, 0.5)
+
+
+def test_explain_and_distribution() -> None:
+    balancer = Balancer([str(i) for i in range(4)], "maglev")
+    balancer.set_healthy("1", False)
+    hashes = np.random.default_rng(2).integers(0, 1 << 64, 4000, dtype=np.uint64)
+    spread = balancer.distribution(hashes)
+    assert set(spread) == {"0", "1", "2", "3"}
+    assert spread["1"] == 0.0
+    assert sum(spread.values()) == pytest.approx(1.0)
+    reasons = Counter(balancer.explain(int(h)).reason for h in hashes)
+    assert set(reasons) == {Reason.OK, Reason.REHASHED}
+    assert reasons[Reason.REHASHED] == pytest.approx(1000, abs=150)
+    moved = next(int(h) for h in hashes if balancer.explain(int(h)).reason == Reason.REHASHED)
+    explained = balancer.explain(moved)
+    assert explained.considered[0] == ("1", Reason.REHASHED)
+    assert explained.considered[-1] == (explained.backend.id, Reason.OK)
+    assert isinstance(balancer.status("1"), Status)
+
+
+# --- threads ------------------------------------------------------------------------------------------------
+
+
+def test_64_threads_count_exactly() -> None:
+    for policy in ("weighted_round_robin", "power_of_two", "least_request"):
+        balancer = Balancer({str(i): 1 for i in range(10)}, policy)
+        totals: Counter[str] = Counter()
+        lock = threading.Lock()
+
+        def work(balancer: Balancer = balancer, totals: Counter[str] = totals, lock: Any = lock) -> None:
+            mine: Counter[str] = Counter()
+            for i in range(200):
+                with balancer.acquire() as lease:
+                    mine[lease.backend.id] += 1
+                if i % 50 == 0:
+                    # Dropped: a thread that dies does not leak.
+                    balancer.acquire()
+            with lock:
+                totals.update(mine)
+
+        threads = [threading.Thread(target=work) for _ in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        gc.collect()
+        assert balancer.in_flight() == 0
+        assert all(balancer.in_flight(str(i)) == 0 for i in range(10))
+        assert totals.total() == 64 * 200
+
+
+def test_batches_beside_a_writer() -> None:
+    for policy in ("maglev", "weighted_random", "weighted_round_robin", "ketama", "power_of_two", "stable"):
+        balancer = Balancer({str(i): 1 + i % 3 for i in range(20)}, policy, table_size=1009)
+        hashes = np.random.default_rng(1).integers(0, 1 << 64, 20000, dtype=np.uint64)
+        stop = threading.Event()
+        problems: list[str] = []
+
+        def read(
+            balancer: Balancer = balancer,
+            hashes: Any = hashes,
+            stop: threading.Event = stop,
+            problems: list[str] = problems,
+        ) -> None:
+            while not stop.is_set():
+                for ids in (balancer.pick_many(hashes), balancer.pick_many(20000)):
+                    if ids.min() == 0 or ids.max() > 60:
+                        problems.append(f"{ids.min()}..{ids.max()}")
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for i in range(150):
+            balancer.set_healthy(str(i % 10), i % 3 == 0)
+            balancer.add((f"new{i}", 2))
+            balancer.set_weight("15", 1 + i % 5)
+            balancer.pick(i)
+            balancer.remove(f"new{i}")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not problems
