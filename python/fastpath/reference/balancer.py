@@ -217,8 +217,9 @@ def priority_loads(
     if normalized == 100:
         return [(load, False) for load in loads]
     panic = [(100.0 * h / t if t else 0.0) < threshold for h, t in zip(healthy, totals, strict=True)]
-    if all(panic) and sum(totals):
-        loads = [100 * t // sum(totals) for t in totals]
+    everybody = sum(totals)
+    if all(panic) and everybody:
+        loads = [100 * t // everybody for t in totals]
         loads[next(i for i, t in enumerate(totals) if t)] += 100 - sum(loads)
     return list(zip(loads, panic, strict=True))
 

@@ -394,10 +394,12 @@ struct Kernels {
                 std::uint64_t first, Id* ids, std::size_t n);
 };
 const Kernels& scalar_kernels() noexcept;
+const Kernels& avx2_kernels() noexcept;
 const Kernels& avx512_kernels() noexcept;
 inline const Kernels& kernels() noexcept {
 #if defined(__x86_64__)
   if (isa_in_use() == Isa::avx512) return avx512_kernels();
+  if (isa_in_use() == Isa::avx2) return avx2_kernels();
 #endif
   return scalar_kernels();
 }
