@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastpath.hashing import hash64, hash64_many
     from fastpath.registry import Changes, Instance, Registry
     from fastpath.switch import Port, Switch
-    from fastpath.tables import ExactTable, Fdb, Fib, ForwardingTable
+    from fastpath.tables import ExactTable, Fdb, Fib, FlowTable, ForwardingTable
 
 _HOME = {
     "balance": ["Backend", "Balancer", "Change", "Explanation", "Lease", "OutlierDetection"],
@@ -46,7 +46,7 @@ _HOME = {
     "hashing": ["hash64", "hash64_many"],
     "registry": ["Changes", "Instance", "Registry"],
     "switch": ["Port", "Switch"],
-    "tables": ["ExactTable", "Fdb", "Fib", "ForwardingTable"],
+    "tables": ["ExactTable", "Fdb", "Fib", "FlowTable", "ForwardingTable"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = {
@@ -57,6 +57,7 @@ _SUBMODULES = {
     "dns",
     "errors",
     "hashing",
+    "keys",
     "reference",
     "registry",
 } | {
@@ -78,6 +79,7 @@ __all__ = [
     "Explanation",
     "Fdb",
     "Fib",
+    "FlowTable",
     "ForwardingTable",
     "Instance",
     "Lease",

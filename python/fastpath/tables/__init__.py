@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastpath._exact import ExactTable, Fdb, FdbEntry, ForwardingTable
+from fastpath._flow import FlowTable
 from fastpath.tables.fib import Fib
 
-__all__ = ["ExactTable", "Fdb", "FdbEntry", "Fib", "ForwardingTable"]
+__all__ = ["ExactTable", "Fdb", "FdbEntry", "Fib", "FlowTable", "ForwardingTable"]

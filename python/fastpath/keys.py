@@ -1,0 +1,146 @@
+"""Keys for :class:`fastpath.FlowTable` and :class:`fastpath.ExactTable`.
+
+A five-tuple key is the source address, the destination address, source and destination port (network order)
+and the protocol number, zero-padded: 16 bytes for IPv4, 40 for both families. In the 40-byte form the last byte
+says which family it is (4 or 6), so IPv4 and IPv6 never meet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["five_tuple", "five_tuples"]
+
+Address = str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _number(value: object, name: str, most: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+    if not 0 <= number <= most:
+        raise ValueError(f"{name} must be 0..{most}, got {number}")
+    return number
+
+
+def _packed(address: Address, name: str) -> bytes:
+    if isinstance(address, bool) or not isinstance(
+        address, str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
+    ):
+        raise TypeError(f"{name} must be an address, got {type(address).__name__}")
+    if isinstance(address, int):
+        return ipaddress.IPv4Address(address).packed
+    return ipaddress.ip_address(address).packed
+
+
+def _checked_size(size: int) -> int:
+    number = _number(size, "size", 40)
+    if number not in (16, 40):
+        raise ValueError(f"size must be 16 (IPv4) or 40, got {number}")
+    return number
+
+
+def five_tuple(
+    src: Address, dst: Address, protocol: int, src_port: int = 0, dst_port: int = 0, *, size: int = 40
+) -> bytes:
+    """The key of one flow.
+
+    Parameters
+    ----------
+    src, dst : address
+        Text, :mod:`ipaddress` objects, packed bytes, or an int (IPv4); both of one family.
+    protocol : int
+        0..255: 6 TCP, 17 UDP.
+    src_port, dst_port : int, default 0
+        0..65535.
+    size : int, default 40
+        40, or 16 for IPv4 alone.
+
+    Returns
+    -------
+    bytes
+    """
+    first, second = _packed(src, "src"), _packed(dst, "dst")
+    size = _checked_size(size)
+    if len(first) != len(second):
+        raise ValueError(f"src and dst must be of one family, got {src!r} and {dst!r}")
+    if size == 16 and len(first) == 16:
+        raise ValueError(f"an IPv6 key has 40 bytes, not 16: {src!r}")
+    key = (
+        first
+        + second
+        + _number(src_port, "src_port", 65535).to_bytes(2, "big")
+        + _number(dst_port, "dst_port", 65535).to_bytes(2, "big")
+        + _number(protocol, "protocol", 255).to_bytes(1, "big")
+    )
+    if size == 16:
+        return key.ljust(16, b"\0")
+    return key.ljust(39, b"\0") + (b"\4" if len(first) == 4 else b"\6")
+
+
+def _column(values: Any, n: int, name: str, most: int) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got an array of {array.dtype}")
+    if array.ndim == 0:
+        array = np.broadcast_to(array, n)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
+    if n and (array.min() < 0 or array.max() > most):
+        raise ValueError(f"{name} must be 0..{most}, got {array.min()}..{array.max()}")
+    return array.astype(np.int64)
+
+
+def five_tuples(
+    srcs: NDArray[Any],
+    dsts: NDArray[Any],
+    protocols: Any,
+    src_ports: Any = 0,
+    dst_ports: Any = 0,
+    *,
+    size: int = 40,
+) -> NDArray[np.uint8]:
+    """The keys of many flows of one family.
+
+    Parameters
+    ----------
+    srcs, dsts : ndarray of uint32 (n,) for IPv4, or of uint8 (n, 16) for IPv6
+    protocols, src_ports, dst_ports : int, or integer array of shape (n,)
+    size : int, default 40
+        40, or 16 for IPv4 alone.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, size)
+        Row by row what :func:`five_tuple` gives.
+    """
+    size = _checked_size(size)
+    srcs, dsts = np.asarray(srcs), np.asarray(dsts)
+    n = len(srcs) if srcs.ndim else 0
+    for array, name in ((srcs, "srcs"), (dsts, "dsts")):
+        if array.dtype not in (np.uint32, np.uint8):
+            raise TypeError(f"{name} must be uint32[n] or uint8[n, 16], got an array of {array.dtype}")
+        if array.shape != ((n,) if array.dtype == np.uint32 else (n, 16)):
+            raise ValueError(f"{name} must be uint32[n] or uint8[n, 16], got shape {array.shape}")
+    if srcs.dtype != dsts.dtype:
+        raise ValueError("srcs and dsts must be of one family")
+    if size == 16 and srcs.dtype == np.uint8:
+        raise ValueError("an IPv6 key has 40 bytes, not 16")
+    keys = np.zeros((n, size), np.uint8)
+    width = 4 if srcs.dtype == np.uint32 else 16
+    for start, array in ((0, srcs), (width, dsts)):
+        rows = array if width == 16 else array.astype(">u4").view(np.uint8).reshape(n, 4)
+        keys[:, start : start + width] = rows
+    for start, values, name in ((0, src_ports, "src_ports"), (2, dst_ports, "dst_ports")):
+        ports = _column(values, n, name, 65535).astype(">u2").view(np.uint8).reshape(n, 2)
+        keys[:, 2 * width + start : 2 * width + start + 2] = ports
+    keys[:, 2 * width + 4] = _column(protocols, n, "protocols", 255)
+    if size == 40:
+        keys[:, 39] = 4 if width == 4 else 6
+    return keys

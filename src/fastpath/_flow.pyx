@@ -1,0 +1,605 @@
+# distutils: language = c++
+"""FlowTable: a bounded table of flows that age."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
+from libcpp.vector cimport vector
+
+cimport numpy as cnp
+
+from fastpath._values cimport Values
+
+import math
+import operator
+import secrets
+import time
+
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
+    ctypedef struct FlowOptions "fastpath::FlowTable::Options":
+        size_t key_size
+        size_t capacity
+        uint32_t idle_ms
+        uint32_t absolute_ms
+        cbool counts
+        uint64_t seed
+    ctypedef struct FlowRecord "fastpath::FlowTable::Flow":
+        uint32_t value
+        uint32_t idle_ms
+        uint32_t age_ms
+        uint64_t packets
+        uint64_t bytes
+    ctypedef struct FlowPut "fastpath::FlowTable::Put":
+        cbool added
+        uint32_t previous
+    cdef cppclass CFlowTable "fastpath::FlowTable":
+        CFlowTable(const FlowOptions& options) except +
+        cbool find(const uint8_t* key, uint64_t now_ms, uint32_t bytes, uint32_t* value) noexcept
+        cbool peek(const uint8_t* key, uint64_t now_ms, uint32_t* value) noexcept
+        size_t find_many(
+            const uint8_t* keys, const uint32_t* bytes, size_t n, uint64_t now_ms, uint32_t* values, uint32_t missing
+        ) noexcept
+        FlowPut put(
+            const uint8_t* key,
+            uint32_t value,
+            uint64_t now_ms,
+            uint32_t idle_ms,
+            uint32_t absolute_ms,
+            vector[uint32_t]* gone,
+        ) except +
+        size_t put_many(
+            const uint8_t* keys,
+            const uint32_t* values,
+            size_t n,
+            uint64_t now_ms,
+            uint32_t* previous,
+            vector[uint32_t]* gone,
+        ) except +
+        cbool erase(const uint8_t* key, uint32_t* value) noexcept
+        size_t expire(uint64_t now_ms, uint64_t budget_us, vector[uint32_t]* gone) except +
+        void clear() noexcept
+        void export_to(uint64_t now_ms, vector[uint8_t]& keys, vector[FlowRecord]& flows) except +
+        size_t size() noexcept
+        uint64_t evictions() noexcept
+        uint64_t expirations() noexcept
+        size_t nbytes() noexcept
+    const uint32_t FOREVER "fastpath::FlowTable::kForever"
+    const uint32_t DEFAULT "fastpath::FlowTable::kDefault"
+
+cdef enum:
+    RELEASE_KEYS = 512  # below this many keys a batch keeps the GIL: giving it up costs more than the work
+
+
+cdef uint32_t milliseconds(seconds, str name) except? 0:
+    """A timeout; None: none."""
+    if seconds is None:
+        return FOREVER
+    if isinstance(seconds, (str, bytes)):
+        raise TypeError(f"{name} must be seconds as a number or None, got {type(seconds).__name__}")
+    number = float(seconds)
+    if number == math.inf:
+        return FOREVER
+    if not 0.001 <= number <= 2_000_000:
+        raise ValueError(f"{name} must be 0.001..2000000 seconds, None or inf, got {number}")
+    return round(number * 1000)
+
+
+cdef uint32_t uint32_of(value, str name) except? 0:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if not 0 <= number <= 0xFFFFFFFF:
+        raise ValueError(f"{name} must be 0..2**32-1, got {number}")
+    return number
+
+
+cdef cnp.ndarray uint32s_of(values, size_t n, str name):
+    if isinstance(values, (str, bytes)) or not (isinstance(values, np.ndarray) or hasattr(values, "__iter__")):
+        raise TypeError(f"{name} must be uint32[{n}] or a sequence of integers, got {type(values).__name__}")
+    if not isinstance(values, np.ndarray):
+        listed = list(values)
+        values = np.fromiter((uint32_of(value, name) for value in listed), np.uint32, len(listed))
+    if values.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {values.shape}")
+    if values.dtype != np.uint32:
+        if values.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be uint32[{n}], got an array of {values.dtype}")
+        if n and (values.min() < 0 or values.max() > 0xFFFFFFFF):
+            raise ValueError(f"{name} must be 0..2**32-1, got {values.min()}..{values.max()}")
+    return np.ascontiguousarray(values, np.uint32)
+
+
+cdef class FlowTable:
+    """A bounded table of flows: keys of one size -> values, with timeouts and eviction.
+
+    Parameters
+    ----------
+    key_size : int, default 40
+        1 to 64 bytes; :func:`fastpath.keys.five_tuple` makes keys of 40 (both families) or 16 (IPv4).
+    capacity : int
+        Flows at most. The memory is taken at once and never grows. A new flow in a full table takes the place of
+        one that is over or, failing that, of the idlest of the about sixteen that share its places.
+    idle_timeout_s : float or None, default 60
+        A flow that was neither looked up nor inserted for longer is over. None: never.
+    absolute_timeout_s : float or None, optional
+        A flow that was inserted longer ago is over. None: never.
+    clock : callable, optional
+        Seconds as a float; :func:`time.monotonic` unless told. Kept in milliseconds.
+    dtype : None or "uint32", optional
+        As in :class:`fastpath.ExactTable`: objects and ids, or integers.
+    counters : bool, default False
+        Count packets and bytes of each flow (16 bytes more a flow).
+    seed : int, optional
+        Of the hash; random unless told.
+
+    Notes
+    -----
+    A flow that is over is not found, whether or not it has been removed; every write removes a few, and
+    :meth:`expire` all. Threads: any number of readers beside one writer at a time; a look-up takes no lock, and
+    refreshes the flow with one store. Cost: two cache lines a look-up; an insert has a bound at any load. Timeouts
+    are at most 2,000,000 s (23 days), and a table that nobody writes to must be expired within that time.
+    """
+
+    cdef unique_ptr[CFlowTable] table
+    cdef Values objects
+    cdef FlowOptions options
+    cdef object clock
+    cdef double start_s
+
+    def __init__(
+        self,
+        key_size=40,
+        *,
+        capacity,
+        idle_timeout_s=60.0,
+        absolute_timeout_s=None,
+        clock=None,
+        dtype=None,
+        counters=False,
+        seed=None,
+    ):
+        if self.table.get() != NULL:
+            raise TypeError("a FlowTable is made once")
+        for value, name, most in ((key_size, "key_size", 64), (capacity, "capacity", 2**36)):
+            if not hasattr(value, "__index__"):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            if not 1 <= operator.index(value) <= most:
+                raise ValueError(f"{name} must be 1..{most}, got {operator.index(value)}")
+        if clock is not None and not callable(clock):
+            raise TypeError(f"clock must be callable, got {type(clock).__name__}")
+        plain = False
+        if dtype is not None:
+            try:
+                plain = np.dtype(dtype) == np.uint32
+            except TypeError:
+                pass
+            if not plain:
+                raise ValueError(f"dtype must be None (any hashable object) or 'uint32', got {dtype!r}")
+        self.options.key_size = operator.index(key_size)
+        self.options.capacity = operator.index(capacity)
+        self.options.idle_ms = milliseconds(idle_timeout_s, "idle_timeout_s")
+        self.options.absolute_ms = milliseconds(absolute_timeout_s, "absolute_timeout_s")
+        self.options.counts = bool(counters)
+        if seed is None:
+            self.options.seed = secrets.randbits(64)
+        elif not hasattr(seed, "__index__"):
+            raise TypeError(f"seed must be an int or None, got {type(seed).__name__}")
+        elif not 0 <= operator.index(seed) < 2**64:
+            raise ValueError(f"seed must be 0..2**64-1, got {seed}")
+        else:
+            self.options.seed = operator.index(seed)
+        self.clock = clock
+        self.start_s = self.clock_s()
+        self.table.reset(new CFlowTable(self.options))
+        self.objects = None if plain else Values()
+
+    cdef double clock_s(self) except? -1:
+        return time.monotonic() if self.clock is None else self.clock()
+
+    cdef uint64_t now(self) except? 0:
+        cdef double ms = (self.clock_s() - self.start_s) * 1000
+        # A clock that runs backwards stands still; what is no number is the start.
+        return <uint64_t> ms if 0 <= ms < 9e18 else 0
+
+    cdef const uint8_t* key_of(self, key, Py_buffer* view) except NULL:
+        if PyBytes_CheckExact(key):
+            if <size_t> PyBytes_GET_SIZE(key) != self.options.key_size:
+                raise ValueError(f"key must be {self.options.key_size} bytes, got {len(key)}")
+            return <const uint8_t*> PyBytes_AS_STRING(key)
+        if isinstance(key, str) or not PyObject_CheckBuffer(key):
+            raise TypeError(f"key must be {self.options.key_size} bytes, got {type(key).__name__}")
+        PyObject_GetBuffer(key, view, PyBUF_SIMPLE)
+        if <size_t> view.len != self.options.key_size:
+            size = view.len
+            PyBuffer_Release(view)
+            view.buf = NULL
+            raise ValueError(f"key must be {self.options.key_size} bytes, got {size}")
+        return <const uint8_t*> view.buf
+
+    cdef cnp.ndarray rows_of(self, keys):
+        width = self.options.key_size
+        if isinstance(keys, np.ndarray):
+            if keys.dtype != np.uint8:
+                raise TypeError(f"keys must be uint8[n, {width}], got an array of {keys.dtype}")
+            if keys.ndim != 2 or keys.shape[1] != width:
+                raise ValueError(f"keys must be uint8[n, {width}], got shape {keys.shape}")
+            return np.ascontiguousarray(keys)
+        if isinstance(keys, (str, bytes, bytearray, memoryview)) or not hasattr(keys, "__iter__"):
+            raise TypeError(f"keys must be uint8[n, {width}] or a sequence of bytes, got {type(keys).__name__}")
+        listed = list(keys)
+        for key in listed:
+            if not isinstance(key, (bytes, bytearray)):
+                raise TypeError(f"each of keys must be bytes, got {type(key).__name__}")
+            if len(key) != width:
+                raise ValueError(f"each of keys must be {width} bytes, got {len(key)}")
+        return np.frombuffer(b"".join(listed), np.uint8).reshape(len(listed), width)
+
+    cdef object value_of(self, uint32_t number):
+        return number if self.objects is None else self.objects.at(number)
+
+    cdef void release_all(self, vector[uint32_t]& gone) except *:
+        cdef size_t i
+        if self.objects is not None:
+            for i in range(gone.size()):
+                self.objects.release(gone[i])
+
+    def lookup(self, key, size=0):
+        """The value of a flow, which is refreshed, or None; ``size`` bytes are counted if the table counts."""
+        cdef Py_buffer view
+        cdef uint32_t found = 0
+        cdef uint32_t length = uint32_of(size, "size")
+        cdef uint64_t now_ms = self.now()
+        view.buf = NULL
+        cdef const uint8_t* data = self.key_of(key, &view)
+        cdef bint hit = self.table.get().find(data, now_ms, length, &found)
+        if view.buf != NULL:
+            PyBuffer_Release(&view)
+        return self.value_of(found) if hit else None
+
+    def get(self, key, default=None):
+        """The value of a flow, which is not refreshed, or ``default``."""
+        cdef Py_buffer view
+        cdef uint32_t found = 0
+        cdef uint64_t now_ms = self.now()
+        view.buf = NULL
+        cdef const uint8_t* data = self.key_of(key, &view)
+        cdef bint hit = self.table.get().peek(data, now_ms, &found)
+        if view.buf != NULL:
+            PyBuffer_Release(&view)
+        return self.value_of(found) if hit else default
+
+    def __contains__(self, key):
+        cdef object nothing = object()
+        return self.get(key, nothing) is not nothing
+
+    def __getitem__(self, key):
+        cdef object nothing = object()
+        value = self.get(key, nothing)
+        if value is nothing:
+            raise KeyError(key)
+        return value
+
+    def lookup_many(self, keys, *, sizes=None, out=None, default=0):
+        """The values (``dtype="uint32"``) or value ids of many flows, all of which are refreshed.
+
+        Parameters
+        ----------
+        keys : ndarray of uint8, shape (n, key_size), or sequence of bytes
+        sizes : ndarray of uint32, shape (n,), optional
+            Bytes of each packet, for a table that counts.
+        out : ndarray of uint32, shape (n,), optional
+        default : int, default 0
+            What a miss gives.
+
+        Returns
+        -------
+        ndarray of uint32, shape (n,)
+        """
+        cdef uint32_t missing = uint32_of(default, "default")
+        cdef cnp.ndarray rows = self.rows_of(keys)
+        cdef size_t n = <size_t> cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray lengths
+        cdef const uint32_t* length_data = NULL
+        if sizes is not None:
+            lengths = uint32s_of(sizes, n, "sizes")
+            length_data = <const uint32_t*> cnp.PyArray_DATA(lengths)
+        cdef cnp.ndarray result
+        if out is None:
+            result = np.empty(n, np.uint32)
+        elif not isinstance(out, np.ndarray) or out.dtype != np.uint32:
+            raise TypeError(f"out must be uint32[{n}], got {getattr(out, 'dtype', type(out).__name__)}")
+        elif out.shape != (n,) or not out.flags.c_contiguous or not out.flags.writeable:
+            raise ValueError(f"out must be a writeable, contiguous uint32[{n}], got shape {out.shape}")
+        else:
+            result = out
+        cdef const uint8_t* data = <const uint8_t*> cnp.PyArray_DATA(rows)
+        cdef uint32_t* found = <uint32_t*> cnp.PyArray_DATA(result)
+        cdef uint64_t now_ms = self.now()
+        if n < RELEASE_KEYS:
+            self.table.get().find_many(data, length_data, n, now_ms, found, missing)
+        else:
+            with nogil:
+                self.table.get().find_many(data, length_data, n, now_ms, found, missing)
+        return result
+
+    def insert(self, key, value, *, idle_timeout_s=..., absolute_timeout_s=...):
+        """Insert a flow, or replace its value and refresh it; timeouts of its own if told."""
+        cdef Py_buffer view
+        cdef vector[uint32_t] gone
+        cdef FlowPut put
+        cdef uint32_t idle_ms = DEFAULT
+        cdef uint32_t absolute_ms = DEFAULT
+        cdef uint64_t now_ms = self.now()
+        cdef uint32_t number
+        if idle_timeout_s is not ...:
+            idle_ms = milliseconds(idle_timeout_s, "idle_timeout_s")
+        if absolute_timeout_s is not ...:
+            absolute_ms = milliseconds(absolute_timeout_s, "absolute_timeout_s")
+        view.buf = NULL
+        cdef const uint8_t* data = self.key_of(key, &view)
+        try:
+            number = uint32_of(value, "value") if self.objects is None else self.objects.acquire(value)
+            put = self.table.get().put(data, number, now_ms, idle_ms, absolute_ms, &gone)
+        finally:
+            if view.buf != NULL:
+                PyBuffer_Release(&view)
+        if not put.added:
+            gone.push_back(put.previous)
+        self.release_all(gone)
+
+    def __setitem__(self, key, value):
+        self.insert(key, value)
+
+    def insert_many(self, keys, values):
+        """Insert or replace many flows, in order.
+
+        Parameters
+        ----------
+        keys : ndarray of uint8, shape (n, key_size), or sequence of bytes
+        values : sequence of n values; ``uint32[n]`` is taken as it is with ``dtype="uint32"``
+
+        Returns
+        -------
+        int
+            How many are new.
+        """
+        cdef cnp.ndarray rows = self.rows_of(keys)
+        cdef size_t n = <size_t> cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray numbers
+        cdef cnp.ndarray before
+        cdef uint32_t* number_data
+        cdef uint32_t* before_data = NULL
+        cdef vector[uint32_t] gone
+        cdef vector[uint32_t]* noting = NULL
+        cdef const uint8_t* data = <const uint8_t*> cnp.PyArray_DATA(rows)
+        cdef uint64_t now_ms = self.now()
+        cdef size_t added, i
+        cdef size_t held = 0
+        if self.objects is None:
+            numbers = uint32s_of(values, n, "values")
+            number_data = <uint32_t*> cnp.PyArray_DATA(numbers)
+        else:
+            if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+                raise TypeError(f"values must be a sequence of {n} values, got {type(values).__name__}")
+            listed = list(values)
+            if <size_t> len(listed) != n:
+                raise ValueError(f"values must be {n} values, one a key, got {len(listed)}")
+            numbers = np.empty(n, np.uint32)
+            before = np.zeros(n, np.uint32)
+            number_data = <uint32_t*> cnp.PyArray_DATA(numbers)
+            before_data = <uint32_t*> cnp.PyArray_DATA(before)
+            noting = &gone
+            try:
+                for i in range(n):
+                    number_data[i] = self.objects.acquire(listed[i])
+                    held += 1
+            except BaseException:
+                for i in range(held):
+                    self.objects.release(number_data[i])
+                raise
+        with nogil:
+            added = self.table.get().put_many(data, number_data, n, now_ms, before_data, noting)
+        if before_data != NULL:
+            for i in range(n):
+                self.objects.release(before_data[i])
+        self.release_all(gone)
+        return added
+
+    def delete(self, key):
+        """Remove a flow; KeyError if it is not there."""
+        cdef Py_buffer view
+        cdef uint32_t value = 0
+        view.buf = NULL
+        cdef const uint8_t* data = self.key_of(key, &view)
+        cdef bint hit = self.table.get().erase(data, &value)
+        if view.buf != NULL:
+            PyBuffer_Release(&view)
+        if not hit:
+            raise KeyError(key)
+        if self.objects is not None:
+            self.objects.release(value)
+
+    def __delitem__(self, key):
+        self.delete(key)
+
+    def expire(self, budget_s=0.0005):
+        """Remove flows that are over; returns how many.
+
+        Parameters
+        ----------
+        budget_s : float or None, default 0.0005
+            A call ends after one round or about this time, and the next one goes on where it ended, so that the
+            traffic is never held up for long. None: a whole round. Half a millisecond is enough for tables of
+            some ten thousand flows.
+        """
+        cdef vector[uint32_t] gone
+        cdef vector[uint32_t]* noting = NULL
+        cdef uint64_t budget_us = <uint64_t> -1
+        cdef uint64_t now_ms = self.now()
+        cdef size_t removed
+        if self.objects is not None:
+            noting = &gone
+        if budget_s is not None:
+            if isinstance(budget_s, (str, bytes)):
+                raise TypeError(f"budget_s must be seconds as a number or None, got {type(budget_s).__name__}")
+            if not 0 <= float(budget_s) <= 1e6:
+                raise ValueError(f"budget_s must be 0..1000000 seconds or None, got {budget_s}")
+            budget_us = <uint64_t> (float(budget_s) * 1e6)
+        with nogil:
+            removed = self.table.get().expire(now_ms, budget_us, noting)
+        self.release_all(gone)
+        return removed
+
+    def clear(self):
+        """Remove every flow."""
+        self.table.get().clear()
+        if self.objects is not None:
+            self.objects = Values()
+
+    def to_array(self):
+        """All live flows as a structured array, at one point in time, in no order.
+
+        Fields: ``key`` (uint8[key_size]), ``value`` (uint32, an id with objects), ``idle_s``, ``age_s`` (float64),
+        ``packets``, ``bytes`` (uint64; 0 unless the table counts).
+        """
+        cdef vector[uint8_t] keys
+        cdef vector[FlowRecord] flows
+        cdef uint64_t now_ms = self.now()
+        cdef size_t i
+        with nogil:
+            self.table.get().export_to(now_ms, keys, flows)
+        cdef size_t n = flows.size()
+        result = np.zeros(
+            n,
+            [
+                ("key", np.uint8, (self.options.key_size,)),
+                ("value", np.uint32),
+                ("idle_s", np.float64),
+                ("age_s", np.float64),
+                ("packets", np.uint64),
+                ("bytes", np.uint64),
+            ],
+        )
+        cdef cnp.ndarray packed = np.empty((n, self.options.key_size), np.uint8)
+        cdef cnp.ndarray numbers = np.empty((5, n), np.uint64)
+        cdef uint64_t* column = <uint64_t*> cnp.PyArray_DATA(numbers)
+        if n:
+            memcpy(cnp.PyArray_DATA(packed), keys.data(), keys.size())
+        for i in range(n):
+            column[i] = flows[i].value
+            column[n + i] = flows[i].idle_ms
+            column[2 * n + i] = flows[i].age_ms
+            column[3 * n + i] = flows[i].packets
+            column[4 * n + i] = flows[i].bytes
+        result["key"] = packed
+        result["value"] = numbers[0]
+        result["idle_s"] = numbers[1] / 1000.0
+        result["age_s"] = numbers[2] / 1000.0
+        result["packets"] = numbers[3]
+        result["bytes"] = numbers[4]
+        return result
+
+    def items(self):
+        """List of ``(key, value)`` of the live flows, at one point in time, in no order."""
+        flows = self.to_array()
+        return [
+            (key.tobytes(), self.value_of(number))
+            for key, number in zip(flows["key"], flows["value"].tolist())
+        ]
+
+    def __iter__(self):
+        return iter([key for key, _ in self.items()])
+
+    def __len__(self):
+        """Flows held, those that are over but not yet removed included."""
+        return self.table.get().size()
+
+    @property
+    def values(self):
+        """Objects by id: ``values[id]``; None for a table of integers."""
+        return self.objects
+
+    @property
+    def key_size(self):
+        """Bytes of a key."""
+        return self.options.key_size
+
+    @property
+    def capacity(self):
+        """Flows that the table holds at most."""
+        return self.options.capacity
+
+    @property
+    def dtype(self):
+        """None (objects) or ``"uint32"``."""
+        return "uint32" if self.objects is None else None
+
+    @property
+    def idle_timeout_s(self):
+        """Seconds without a packet after which a flow is over, or None."""
+        return None if self.options.idle_ms == FOREVER else self.options.idle_ms / 1000
+
+    @property
+    def absolute_timeout_s(self):
+        """Seconds after its insertion at which a flow is over, or None."""
+        return None if self.options.absolute_ms == FOREVER else self.options.absolute_ms / 1000
+
+    @property
+    def evictions(self):
+        """Live flows that made room for others."""
+        return self.table.get().evictions()
+
+    @property
+    def expirations(self):
+        """Flows removed because they were over."""
+        return self.table.get().expirations()
+
+    @property
+    def nbytes(self):
+        """Bytes held by the compiled side."""
+        return self.table.get().nbytes()
+
+    def _settings(self):
+        return {
+            "key_size": self.options.key_size,
+            "capacity": self.options.capacity,
+            "idle_timeout_s": self.idle_timeout_s,
+            "absolute_timeout_s": self.absolute_timeout_s,
+            "clock": self.clock,
+            "dtype": self.dtype,
+            "counters": bool(self.options.counts),
+        }
+
+    def copy(self):
+        """A table of its own with the same live flows, all of them seen now; counters start at 0."""
+        made = _new_flow_table(type(self), self._settings())
+        made.__setstate__(self.items())
+        return made
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __reduce__(self):
+        return _new_flow_table, (type(self), self._settings()), self.items()
+
+    def __setstate__(self, state):
+        self.insert_many([key for key, _ in state], [value for _, value in state])
+
+    def __repr__(self):
+        dtype = "" if self.objects is not None else ", dtype='uint32'"
+        return f"<FlowTable({self.options.key_size}{dtype}): {len(self)} of {self.options.capacity} flows>"
+
+
+def _new_flow_table(cls, settings):
+    return cls(**settings)
