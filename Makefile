@@ -1,6 +1,8 @@
 # fastpath: `make demo` and `make test` do everything that they need, from a bare Debian or Ubuntu on.
 PYTHON ?= python3
 VENV := .venv/bin
+# cython-lint calls pycodestyle by its name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SOURCES := $(shell find src setup.py pyproject.toml -type f 2>/dev/null)
 ASAN := $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 CORE_TESTS := tests/unit tests/model tests/vectors

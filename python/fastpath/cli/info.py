@@ -18,8 +18,8 @@ from fastpath.cli.output import print_json, table
 
 EXAMPLES = {"info": "  fastpath info --json"}
 
-_EXTRAS = {"dns": "dns", "switch": "pyroute2", "progress bars": "rich", "plots": "matplotlib"}
-_PACKAGES = {"dns": "dnspython", "switch": "pyroute2", "progress bars": "rich", "plots": "matplotlib"}
+_EXTRAS = {"DNS client": "dns", "progress bars": "rich", "plots": "matplotlib"}
+_PACKAGES = {"DNS client": "dnspython", "progress bars": "rich", "plots": "matplotlib"}
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
