@@ -179,7 +179,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         uint32_t add(const string& key, double weight, int priority, cbool local, double now, cbool ramp) except +
         void remove(uint32_t id) except +
         void set_key(uint32_t id, const string& key) except +
-        void set_place(uint32_t id, int priority, cbool local) noexcept
+        void set_place(uint32_t id, int priority, cbool local) except +
         void set_weight(uint32_t id, double weight, double now) except +
         void set_healthy(uint32_t id, cbool healthy) except +
         void set_draining(uint32_t id, cbool draining) except +
@@ -231,6 +231,7 @@ cdef class Core:
     cdef bint _monotonic
     cdef bint _hashed
     cdef bint _begun
+    cdef bint _held
     cdef Compat _compat
     cdef object __weakref__
 
@@ -304,7 +305,7 @@ cdef class Core:
     # Applies what edits and time have left to do; returns the time if picks depend on it.
     cdef double settle(self) except? -1.0:
         cdef double now = 0.0
-        if self.c.dirty():
+        if self.c.dirty() and not self._held:
             self.c.rebuild()
         if self.c.uses_time():
             now = self.now()
@@ -627,37 +628,40 @@ cdef class Core:
 
     # --- members, for the Python face ------------------------------------------------------------------------
 
-    def _add(self, backend, str id, bytes key, double weight, int priority, bint local, bint ramp):
-        cdef uint32_t slot = self.c.add(key, weight, priority, local, self.now(), ramp)
-        if slot == <uint32_t> len(self._values):
-            self._values.append(backend)
-        else:
-            self._values[slot] = backend
-        self._ids[id] = slot
-        self._frozen = None
+    def _apply(self, list added, list changed, list removed, bint ramp):
+        """One edit of many members: no pick sees a part of it.
 
-    def _remove(self, id):
-        cdef uint32_t slot = self.slot_of(id)
-        self.c.remove(slot)
-        del self._ids[id]
-        self._values[slot] = None
+        `added` and `changed` hold (backend, key, local), `removed` ids. Additions come first, so that no id
+        changes hands within one edit.
+        """
+        cdef double now = self.now()
+        cdef uint32_t slot
+        self._held = True
         self._frozen = None
-
-    def _replace(self, backend, id):
-        self._values[self.slot_of(id)] = backend
-        self._frozen = None
+        try:
+            for backend, key, local in added:
+                slot = self.c.add(key, backend.weight, backend.priority, local, now, ramp)
+                if slot == <uint32_t> len(self._values):
+                    self._values.append(backend)
+                else:
+                    self._values[slot] = backend
+                self._ids[backend.id] = slot
+            for backend, key, local in changed:
+                slot = self.slot_of(backend.id)
+                self.c.set_key(slot, key)
+                self.c.set_place(slot, backend.priority, local)
+                self.c.set_weight(slot, backend.weight, now)
+                self._values[slot] = backend
+            for id in removed:
+                slot = self.slot_of(id)
+                self.c.remove(slot)
+                del self._ids[id]
+                self._values[slot] = None
+        finally:
+            self._held = False
 
     def _slot(self, id):
         return self.slot_of(id)
-
-    def _set_key(self, id, bytes key):
-        self.c.set_key(self.slot_of(id), key)
-
-    def _set_place(self, id, int priority, bint local):
-        self.c.set_place(self.slot_of(id), priority, local)
-
-    def _set_weight(self, id, double weight):
-        self.c.set_weight(self.slot_of(id), weight, self.now())
 
     def _set_draining(self, id, bint draining):
         self.c.set_draining(self.slot_of(id), draining)

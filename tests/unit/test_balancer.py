@@ -866,6 +866,30 @@ def test_64_threads_count_exactly() -> None:
         assert totals.total() == 64 * 200
 
 
+def test_an_update_is_seen_whole() -> None:
+    balancer = Balancer(["a", "b"], "round_robin")
+    stop = threading.Event()
+    problems: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            ids = {backend.id for backend in balancer.picks()}
+            if not ids:
+                problems.append("nobody")
+            if balancer.pick() is None:
+                problems.append("none")
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(300):
+        balancer.update(["a", "b"] if i % 2 else [f"c{i}", f"d{i}", f"e{i}"])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not problems
+
+
 def test_batches_beside_a_writer() -> None:
     for policy in ("maglev", "weighted_random", "weighted_round_robin", "ketama", "power_of_two", "stable"):
         balancer = Balancer({str(i): 1 + i % 3 for i in range(20)}, policy, table_size=1009)

@@ -277,8 +277,7 @@ class Balancer(Core):
             None if outlier is None else dataclasses.asdict(outlier),
             clock,
         )
-        for backend in _backends(backends):
-            self._insert(backend, ramp=False)
+        self._apply([self._row(backend) for backend in _backends(backends)], [], [], False)
         if self._checked:
             self._rebuild()
 
@@ -298,37 +297,34 @@ class Balancer(Core):
     def _local(self, backend: Backend) -> bool:
         return self._local_zone is None or backend.zone == self._local_zone
 
-    def _check(self, backend: Backend) -> None:
+    def _row(self, backend: Backend) -> tuple[Backend, bytes, bool]:
+        """What the core wants to know of a member."""
         if self._whole and backend.weight != int(backend.weight):
             raise ValueError(f"{self.policy} takes whole weights here, got {backend.weight} ({backend.id!r})")
+        return backend, self._key(backend), self._local(backend)
 
-    def _insert(self, backend: Backend, *, ramp: bool) -> None:
-        self._check(backend)
-        key = self._key(backend)
-        self._add(backend, backend.id, key, backend.weight, backend.priority, self._local(backend), ramp)
-
-    def _change(self, backend: Backend) -> None:
-        """Makes the member of this id equal to `backend`; health, leases and the rest stay."""
-        self._check(backend)
-        id = backend.id
-        before = self[id]
-        if self._key(before) != self._key(backend):
-            self._set_key(id, self._key(backend))
-        if before.priority != backend.priority or self._local(before) != self._local(backend):
-            self._set_place(id, backend.priority, self._local(backend))
-        if before.weight != backend.weight:
-            self._set_weight(id, backend.weight)
-        self._replace(backend, id)
-
-    def _confirm(self, undo: Callable[[], None]) -> None:
-        """Builds the tables now if that can fail, and takes the edit back if it does."""
-        if not self._checked:
-            return
-        try:
-            self._rebuild()
-        except ValueError:
-            undo()
-            raise
+    def _edit(
+        self,
+        added: Iterable[Backend] = (),
+        changed: Iterable[Backend] = (),
+        removed: Iterable[str] = (),
+    ) -> None:
+        """One edit; where tables can turn out too large they are built now, and it is taken back if so."""
+        rows = [self._row(backend) for backend in added], [self._row(backend) for backend in changed]
+        gone = [self[id] for id in removed]
+        before = [self[backend.id] for backend, _, _ in rows[1]]
+        stood = {backend.id: self.status(backend.id) for backend in gone} if self._checked else {}
+        self._apply(*rows, [backend.id for backend in gone], True)
+        if self._checked:
+            try:
+                self._rebuild()
+            except ValueError:
+                back = [self._row(backend) for backend in gone], [self._row(backend) for backend in before]
+                self._apply(*back, [backend.id for backend, _, _ in rows[0]], False)
+                for id, status in stood.items():
+                    self.set_healthy(id, status.healthy)
+                    self.drain(id, status.draining)
+                raise
 
     def __getitem__(self, id: str) -> Backend:
         backend = self.values[self._slot(id)]
@@ -351,8 +347,7 @@ class Balancer(Core):
         with self._lock:
             if made.id in self:
                 raise ValueError(f"backend {made.id!r} is there already; update() or set_weight() changes it")
-            self._insert(made, ramp=True)
-            self._confirm(lambda: self._remove(made.id))
+            self._edit(added=[made])
 
     def remove(self, id: str) -> None:
         """Removes one member; its leases end as they would have.
@@ -363,7 +358,7 @@ class Balancer(Core):
             No such backend.
         """
         with self._lock:
-            self._remove(id)
+            self._edit(removed=[id])
 
     def update(self, backends: Iterable[Backend | str | tuple[str, float]] | Mapping[str, float]) -> Change:
         """Makes the members equal to `backends`: adds, removes and changes what differs, by id.
@@ -376,38 +371,19 @@ class Balancer(Core):
             With the measured share of keys or picks that moved.
         """
         wanted = {backend.id: backend for backend in _backends(backends)}
-        for backend in wanted.values():
-            self._check(backend)
         with self._lock:
             held = {backend.id: backend for backend in self}
             added = [backend for id, backend in wanted.items() if id not in held]
             removed = [id for id in held if id not in wanted]
             changed = [backend for id, backend in wanted.items() if id in held and held[id] != backend]
             before = self._sample()
-            # Additions first, so that no id changes hands within one update.
-            for backend in added:
-                self._insert(backend, ramp=True)
-            for backend in changed:
-                self._change(backend)
-            for id in removed:
-                self._remove(id)
-            self._confirm(lambda: self._restore(held))
+            self._edit(added, changed, removed)
             return Change(
                 self._moved(before, self._sample()),
                 tuple(backend.id for backend in added),
                 tuple(removed),
                 tuple(backend.id for backend in changed),
             )
-
-    def _restore(self, held: dict[str, Backend]) -> None:
-        for backend in list(self):
-            if backend.id not in held:
-                self._remove(backend.id)
-        for backend in held.values():
-            if backend.id in self:
-                self._change(backend)
-            else:
-                self._insert(backend, ramp=False)
 
     def _moved(self, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> float:
         if before.dtype == np.uint32:
@@ -428,9 +404,7 @@ class Balancer(Core):
         """
         checked_weight(weight)
         with self._lock:
-            before = self[id]
-            self._change(dataclasses.replace(before, weight=weight))
-            self._confirm(lambda: self._change(before))
+            self._edit(changed=[dataclasses.replace(self[id], weight=weight)])
 
     def drain(self, id: str, on: bool = True) -> None:
         """No new picks for this member, but for keys of a hash policy that it was picked for lately.

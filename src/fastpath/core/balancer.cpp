@@ -569,7 +569,7 @@ Id Balancer::add(const std::string& key, double weight, int priority, bool local
     id = static_cast<Id>(entries_.size());
     entries_.emplace_back();
     if (id >= storage_->capacity) {
-      auto larger = std::make_shared<Storage>(storage_->capacity * 2);
+      auto larger = std::make_shared<Storage>(storage_->capacity * 3 / 2);
       for (std::size_t i = 0; i < storage_->capacity; ++i) {
         larger->flags[i].store(storage_->flags[i].load(kRelaxed), kRelaxed);
         larger->lanes[i].copy_from(storage_->lanes[i]);
@@ -596,13 +596,16 @@ void Balancer::remove(Id id) {
 }
 
 void Balancer::set_key(Id id, const std::string& key) {
+  if (entries_[id].key == key) return;
   entries_[id].key = key;
   dirty_ = true;
 }
 
 void Balancer::set_place(Id id, int priority, bool local) {
-  entries_[id].priority = priority;
-  entries_[id].local = local;
+  Entry& entry = entries_[id];
+  if (entry.priority == priority && entry.local == local) return;
+  entry.priority = priority;
+  entry.local = local;
   dirty_ = true;
 }
 
@@ -644,6 +647,8 @@ void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
   if (after == before) return;
   storage_->flags[id].store(after, kRelaxed);
   Generation* g = generation_.load(kRelaxed);
+  // Readers of a generation from before the storage grew must hear of it too.
+  if (g != nullptr && id < g->storage->capacity) g->storage->flags[id].store(after, kRelaxed);
   if (dirty_ || g == nullptr) return;  // rebuild() counts anew
   if ((before & kWeightless) != 0) return;
   Tier& tier = *g->tiers[storage_->lanes[id].tier];

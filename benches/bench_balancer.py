@@ -1,0 +1,171 @@
+"""The balancer: one pick, one lease, many picks, and what an edit costs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from fastpath import Backend, Balancer
+
+BACKENDS = [Backend(f"10.0.{i // 250}.{i % 250}:80", weight=1 + i % 7) for i in range(10000)]
+CONSTANT = [
+    "round_robin",
+    "weighted_round_robin",
+    "random",
+    "weighted_random",
+    "power_of_two",
+    "peak_ewma",
+    "maglev",
+    "ketama",
+    "stable",
+]
+BATCH = 1 << 20
+KEY = b"0123456789abcdef"
+
+
+def made(policy: str, n: int = 100, **options) -> Balancer:
+    balancer = Balancer(BACKENDS[:n], policy, seed=1, **options)
+    balancer.pick()
+    return balancer
+
+
+@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("policy", [*CONSTANT, "jump", "least_request", "rendezvous"])
+@pytest.mark.benchmark(group="pick()")
+def test_fastpath_pick(measure, policy: str, n: int) -> None:
+    measure(made(policy, n).pick)
+
+
+@pytest.mark.benchmark(group="pick()")
+def test_an_empty_cython_method(measure) -> None:
+    lease = made("random").acquire()
+    lease.release()
+    measure(lease.release)
+
+
+@pytest.mark.benchmark(group="pick()")
+def test_random_choices(measure) -> None:
+    weights = list(itertools.accumulate(backend.weight for backend in BACKENDS[:100]))
+    measure(lambda: random.choices(BACKENDS[:100], cum_weights=weights))
+
+
+@pytest.mark.benchmark(group="pick()")
+def test_itertools_cycle(measure) -> None:
+    measure(itertools.cycle(BACKENDS[:100]).__next__)
+
+
+@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("policy", ["maglev", "ketama", "stable", "jump", "rendezvous"])
+@pytest.mark.benchmark(group="pick(16-byte key)")
+def test_fastpath_pick_key(measure, policy: str, n: int) -> None:
+    measure(made(policy, n).pick, KEY)
+
+
+@pytest.mark.benchmark(group="pick(16-byte key)")
+def test_uhashring(measure) -> None:
+    uhashring = pytest.importorskip("uhashring")
+    ring = uhashring.HashRing([backend.id for backend in BACKENDS[:100]])
+    measure(ring.get_node, KEY.decode())
+
+
+@pytest.mark.benchmark(group="pick(int)")
+def test_jump_consistent_hash(measure) -> None:
+    jump = pytest.importorskip("jump")
+    measure(jump.hash, 0xDEAD10CC, 400)
+
+
+@pytest.mark.parametrize("policy", ["jump", "maglev"])
+@pytest.mark.benchmark(group="pick(int)")
+def test_fastpath_pick_int(measure, policy: str) -> None:
+    measure(made(policy).pick, 0xDEAD10CC)
+
+
+@pytest.mark.parametrize("policy", ["power_of_two", "least_request", "maglev"])
+@pytest.mark.benchmark(group="acquire and release")
+def test_fastpath_lease(measure, policy: str) -> None:
+    acquire = made(policy).acquire
+    measure(lambda: acquire().release())
+
+
+@pytest.mark.benchmark(group="acquire and release")
+def test_fastpath_lease_with_bound(measure) -> None:
+    acquire = made("maglev", load_bound=1.25).acquire
+    measure(lambda: acquire(KEY).release())
+
+
+@pytest.mark.benchmark(group="health flip")
+def test_fastpath_set_healthy(measure) -> None:
+    balancer = made("maglev", 10000)
+    states = itertools.cycle([False, True])
+    flip = balancer.set_healthy
+    measure(lambda: flip(BACKENDS[5].id, next(states)))
+
+
+@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("policy", [*CONSTANT, "jump"])
+@pytest.mark.benchmark(group="pick_many(n)")
+def test_fastpath_pick_many(measure, policy: str, n: int) -> None:
+    out = np.empty(BATCH, dtype=np.uint32)
+    balancer = made(policy, n)
+    measure(lambda: balancer.pick_many(BATCH, out=out), operations=BATCH)
+
+
+@pytest.mark.benchmark(group="pick_many(n)")
+def test_numpy_choice_by_weight(measure, rng: np.random.Generator) -> None:
+    weights = np.array([backend.weight for backend in BACKENDS[:100]], dtype=float)
+    measure(lambda: rng.choice(100, size=BATCH, p=weights / weights.sum()), operations=BATCH)
+
+
+@pytest.mark.benchmark(group="pick_many(n)")
+def test_random_choices_many(measure) -> None:
+    weights = list(itertools.accumulate(backend.weight for backend in BACKENDS[:100]))
+    measure(lambda: random.choices(BACKENDS[:100], cum_weights=weights, k=BATCH), operations=BATCH)
+
+
+@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("down", [0, 1])
+@pytest.mark.parametrize("policy", ["maglev", "ketama", "stable", "jump"])
+@pytest.mark.benchmark(group="pick_many(hashes)")
+def test_fastpath_pick_many_hashes(measure, rng: np.random.Generator, policy: str, down: int, n: int) -> None:
+    hashes = rng.integers(0, 1 << 64, BATCH, dtype=np.uint64)
+    out = np.empty(BATCH, dtype=np.uint32)
+    balancer = made(policy, n)
+    for backend in BACKENDS[:down]:
+        balancer.set_healthy(backend.id, False)
+    measure(lambda: balancer.pick_many(hashes, out=out), operations=BATCH)
+
+
+@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.benchmark(group="pick_many(16-byte keys)")
+def test_fastpath_pick_many_keys(measure, rng: np.random.Generator, n: int) -> None:
+    keys = rng.integers(0, 256, (BATCH, 16), dtype=np.uint8)
+    out = np.empty(BATCH, dtype=np.uint32)
+    balancer = made("maglev", n)
+    measure(lambda: balancer.pick_many(keys, out=out), operations=BATCH)
+
+
+@pytest.mark.parametrize("n", [100, 1000, 10000])
+@pytest.mark.parametrize(
+    "policy", ["weighted_round_robin", "weighted_random", "maglev", "stable", "repaired"]
+)
+@pytest.mark.benchmark(group="one weight changed")
+def test_fastpath_rebuild(measure, policy: str, n: int) -> None:
+    options = {"repair": True} if policy == "repaired" else {}
+    balancer = made("stable" if policy == "repaired" else policy, n, **options)
+    weights = itertools.cycle([8, 9])
+
+    def change() -> None:
+        balancer.set_weight(BACKENDS[0].id, next(weights))
+        balancer.pick()
+
+    measure(change)
+
+
+@pytest.mark.benchmark(group="one weight changed")
+def test_uhashring_rebuild(measure) -> None:
+    uhashring = pytest.importorskip("uhashring")
+    nodes = {backend.id: backend.weight for backend in BACKENDS[:100]}
+    measure(lambda: uhashring.HashRing(nodes))
