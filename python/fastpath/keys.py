@@ -1,8 +1,8 @@
 """Keys for :class:`fastpath.FlowTable` and :class:`fastpath.ExactTable`.
 
 A five-tuple key is the source address, the destination address, source and destination port (network order)
-and the protocol number, zero-padded: 16 bytes for IPv4, 40 for both families. In the 40-byte form the last byte
-says which family it is (4 or 6), so IPv4 and IPv6 never meet.
+and the protocol number, zero-padded: 16 bytes for IPv4, 40 for both families. In the 40-byte form the last
+byte says which family it is (4 or 6), so IPv4 and IPv6 never meet.
 """
 
 from __future__ import annotations

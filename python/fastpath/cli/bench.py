@@ -78,6 +78,7 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
             [f"{row['group']}: {row['name']}" for row in mine], [row["ns"] for row in mine], color=colours
         )
         axes.set_xscale("log")
+        axes.set_xlim(left=min(row["ns"] for row in mine) / 3)
         axes.set_xlabel("nanoseconds an operation (median, log scale; shorter is faster)")
         axes.set_title(f"{suite}: fastpath (blue) beside its peers (grey)")
         axes.tick_params(axis="y", labelsize=7)
