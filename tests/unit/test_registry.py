@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import gc
 import ipaddress
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from fastpath import Changes, Instance, NotSupported, Registry, StoreError
+from fastpath.registry import Event
 
 
 class ManualClock:
@@ -183,6 +185,7 @@ def test_same_id_may_move_to_another_service(registry: Registry) -> None:
         ({"ttl_s": -1.0}, ValueError),
         ({"ttl_s": float("nan")}, ValueError),
         ({"ttl_s": float("inf")}, ValueError),
+        ({"ttl_s": 10**400}, ValueError),
         ({"ttl_s": "2"}, TypeError),
         ({"ttl_s": True}, TypeError),
         ({"check": {"http": "http://x"}}, NotSupported),
@@ -508,6 +511,55 @@ def test_a_failing_listener_disturbs_nobody(registry: Registry, caplog: pytest.L
     assert seen == [1, 2]
 
 
+def test_a_listener_may_change_the_registry(clock: ManualClock) -> None:
+    with Registry(clock=clock) as registry:
+        seen: list[tuple[int, str] | None] = []
+
+        def object_to(event: Event | None) -> None:
+            if event is not None and (event.kind == "drain" or event.instance.port == 80) and not event.gone:
+                registry.deregister(event.instance.id)
+
+        registry.subscribe(object_to)
+        registry.subscribe(lambda event: seen.append(event and (event.revision, event.kind)))
+        registry.register("web", "10.0.0.1", 80, ttl_s=1.0)
+        registry.register("web", "10.0.0.1", 81, id="b")
+        registry.drain("b", 1.0)
+        clock.now += 5.0
+        assert registry.instances("web", healthy=False) == ()
+        assert registry.expire() == 0
+    assert seen == [
+        (1, "register"),
+        (2, "deregister"),
+        (3, "register"),
+        (4, "drain"),
+        (5, "deregister"),
+        None,
+    ]
+
+
+def test_a_failing_clock_changes_nothing() -> None:
+    trouble = [False]
+
+    def clock() -> float:
+        if trouble[0]:
+            raise RuntimeError("clock trouble")
+        return 0.0
+
+    with Registry(clock=clock) as registry:
+        trouble[0] = True
+        with pytest.raises(RuntimeError, match="clock trouble"):
+            registry.register("web", "10.0.0.1", 80, ttl_s=1.0)
+        trouble[0] = False
+        assert registry.revision == 0
+        assert registry.services() == {}
+
+
+def test_a_registry_is_not_copied(registry: Registry) -> None:
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="snapshot"):
+            refused(registry)
+
+
 def test_snapshots_stand_still(registry: Registry) -> None:
     registry.register("web", "10.0.0.1", 80, id="a", tags=["t"])
     snapshot = registry.snapshot()
@@ -753,3 +805,51 @@ def test_a_new_drain_term_keeps_the_revision(tmp_path: Path, clock: ManualClock)
         assert registry.revision == 3
         clock.now += 3
         assert registry.get("a") is None
+
+
+def test_the_child_of_a_fork_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    code = f"""
+import os, sys, fastpath
+registry = fastpath.Registry({str(path)!r})
+registry.register("web", "10.0.0.1", 80, id="before")
+if os.fork() == 0:
+    try:
+        registry.register("web", "10.0.0.1", 81)
+    except ValueError as error:
+        assert "closed" in str(error)
+        sys.exit(0)
+    os._exit(1)
+assert os.wait()[1] == 0
+registry.register("web", "10.0.0.1", 82, id="after")
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-9, "")
+    with Registry(path) as registry:
+        assert [instance.id for instance in registry.instances("web")] == ["before", "after"]
+
+
+def test_the_child_of_a_fork_goes_on_in_memory() -> None:
+    code = """
+import os, sys, fastpath, threading
+registry = fastpath.Registry()
+registry.register("web", "10.0.0.1", 80, id="short", ttl_s=0.3)
+busy = threading.Thread(target=lambda: [registry.register("web", "10.0.0.1", n) for n in range(1000, 4000)])
+busy.start()
+for _ in range(5):
+    if os.fork() == 0:
+        seen = threading.Event()
+        registry.subscribe(lambda event: event and event.gone and seen.set())
+        gone = registry.get("short") is None or seen.wait(30)
+        registry.register("web", "10.0.0.2", 80)
+        os._exit(0 if gone else 1)
+    assert os.wait()[1] == 0
+busy.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from fastpath.errors import NotSupported, StoreError
 from fastpath.registry.deadlines import Deadlines
@@ -47,6 +47,12 @@ _POLL_S = 0.02
 # Words with a meaning of their own in DNS names below the domain.
 _RESERVED_DATACENTERS = frozenset({"service", "node", "addr", "dc", "ns"})
 _Due: TypeAlias = tuple[Literal["lease", "drain"], str]
+
+
+# A fork waits until nobody is in the midst of a change.
+_LIVE: weakref.WeakSet[Registry] = weakref.WeakSet()
+_FORKING = threading.Lock()
+_HELD: list[Registry] = []
 
 
 class _Index:
@@ -115,6 +121,7 @@ class Registry:
     Every method may be called from any thread. A change costs some microseconds in memory and one small
     SQLite transaction with `path`; `renew` writes nothing. A background thread (daemon, started by the first
     lease) ends leases on time, so watchers, balancers and DNS servers hear of it without anybody asking.
+    A child of ``os.fork`` goes on with a copy of its own, or, with `path`, gets a registry that is closed.
     """
 
     def __init__(
@@ -150,9 +157,12 @@ class Registry:
         self._drain_terms: dict[str, float] = {}
         self._listeners: dict[int, Callable[[Event | None], None]] = {}
         self._next_listener = 0
+        self._untold: deque[Event | None] = deque()
+        self._telling = False
         self._store = None if path is None else Store(path)
         if self._store is not None:
             self._load(self._store)
+        _LIVE.add(self)
 
     def _load(self, store: Store) -> None:
         try:
@@ -234,6 +244,7 @@ class Registry:
             ttl_s=ttl_s,
         )
         with self._locked():
+            now = self._clock()
             old = self._instances.get(fresh.id)
             if old is not None:
                 fresh = altered(fresh, maintenance=old.maintenance, reason=old.reason, revision=old.revision)
@@ -242,7 +253,7 @@ class Registry:
             if fresh != old:
                 fresh = self._change(fresh, "register", None)
                 self._end_drain(fresh.id)
-            self._lend(fresh, self._clock())
+            self._lend(fresh, now)
             return fresh
 
     def renew(self, id: str) -> Instance:
@@ -293,16 +304,17 @@ class Registry:
         """
         term = None if deadline_s is None else check_seconds(deadline_s, "deadline_s", zero=True)
         with self._locked():
+            now = self._clock()
             instance = self._known(id)
             if not instance.draining:
                 instance = self._change(altered(instance, draining=True), "drain", term)
             elif self._store is not None:
                 self._store.put(instance, term, self._revision)
-            if term is None:
+            if term is None or id not in self._instances:
                 self._end_drain(id)
             else:
                 self._drain_terms[id] = term
-                self._set_deadline(("drain", id), self._clock() + term)
+                self._set_deadline(("drain", id), now + term)
             return instance
 
     def expire(self) -> int:
@@ -469,7 +481,8 @@ class Registry:
         """Call `listener(event)` at every change, ``listener(None)`` at close; returns what ends it.
 
         It is called under the registry's lock, in order, by the thread that made the change: it must be quick
-        and must not wait for another thread that uses the registry. What it raises is logged.
+        and must not wait for another thread that uses the registry. What it changes itself is told to all
+        once they have heard of the change before. What it raises is logged.
         """
         if not callable(listener):
             raise TypeError(f"listener must be callable, not {type(listener).__name__}: {listener!r}")
@@ -509,7 +522,6 @@ class Registry:
             self._changed.notify_all()
             self._timer_wake.notify_all()
             self._tell(None)
-            self._listeners.clear()
 
     def __enter__(self) -> Registry:
         self._check_open()
@@ -519,6 +531,9 @@ class Registry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a registry is shared, not copied or pickled; `snapshot` gives what it holds")
 
     def __repr__(self) -> str:
         with self._lock:
@@ -595,11 +610,22 @@ class Registry:
         self._tell(event)
 
     def _tell(self, event: Event | None) -> None:
-        for listener in list(self._listeners.values()):
-            try:
-                listener(event)
-            except Exception:
-                _log.exception("a listener failed on %r", event)
+        self._untold.append(event)
+        if self._telling:
+            return  # a listener made this change; the loop below, further up the stack, comes to it
+        self._telling = True
+        try:
+            while self._untold:
+                event = self._untold.popleft()
+                for listener in list(self._listeners.values()):
+                    try:
+                        listener(event)
+                    except Exception:
+                        _log.exception("a listener failed on %r", event)
+                if event is None:
+                    self._listeners.clear()
+        finally:
+            self._telling = False
 
     def _changes(self, service: str | None, since: int) -> Changes:
         first = self._revision - len(self._log)
@@ -611,7 +637,8 @@ class Registry:
         )
 
     def _lend(self, instance: Instance, now: float) -> None:
-        if instance.ttl_s is None:
+        # A listener may have taken it out again.
+        if instance.ttl_s is None or instance.id not in self._instances:
             self._deadlines.discard(("lease", instance.id))
         else:
             self._set_deadline(("lease", instance.id), now + instance.ttl_s)
@@ -619,18 +646,23 @@ class Registry:
     def _set_deadline(self, key: _Due, at: float) -> None:
         self._deadlines.set(key, at)
         if not self._timer_started:
-            self._timer_started = True
-            reference = weakref.ref(self)
-            weakref.finalize(self, _notify, self._timer_wake)
-            threading.Thread(
-                target=_run_timer, args=(reference, self._timer_wake), name="fastpath-registry", daemon=True
-            ).start()
+            self._start_timer()
         elif at == self._deadlines.next():
             self._timer_wake.notify_all()
+
+    def _start_timer(self) -> None:
+        self._timer_started = True
+        reference = weakref.ref(self)
+        weakref.finalize(self, _notify, self._timer_wake)
+        threading.Thread(
+            target=_run_timer, args=(reference, self._timer_wake), name="fastpath-registry", daemon=True
+        ).start()
 
     def _expire(self) -> None:
         if not len(self._deadlines):
             return
+        if not self._timer_started:
+            self._start_timer()  # the child of a fork has none
         now = self._clock()
         while (due := self._deadlines.pop_due(now)) is not None:
             kind, id = due
@@ -651,6 +683,31 @@ class Registry:
             return None
         delay = max(0.0, min(at - self._clock(), 1e6))
         return delay if self._clock in _REAL_CLOCKS else min(delay, _POLL_S)
+
+
+def _lock_all() -> None:
+    _FORKING.acquire()
+    for registry in list(_LIVE):
+        registry._lock.acquire()
+        _HELD.append(registry)
+
+
+def _unlock_all() -> None:
+    while _HELD:
+        _HELD.pop()._lock.release()
+    _FORKING.release()
+
+
+def _unlock_all_in_child() -> None:
+    for registry in _HELD:
+        registry._timer_started = False
+        if registry._store is not None and not registry._closed:
+            registry._closed = True
+            registry._store.abandon()
+    _unlock_all()
+
+
+os.register_at_fork(before=_lock_all, after_in_parent=_unlock_all, after_in_child=_unlock_all_in_child)
 
 
 def _notify(condition: threading.Condition) -> None:

@@ -6,6 +6,7 @@ exclusively while it is open: two registries over one file would each believe th
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sqlite3
@@ -105,6 +106,10 @@ class Store:
     def close(self) -> None:
         """Release the file."""
         self._db.close()
+
+    def abandon(self) -> None:
+        """In the child of a fork: never close, not even at exit, for that takes the parent's journal away."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -55,7 +55,10 @@ def check_seconds(value: object, what: str, *, zero: bool = False) -> float:
     """`value` as a finite, positive float; `zero` allows 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{what} must be a number of seconds, not {type(value).__name__}: {value!r}")
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise ValueError(
             f"{what} must be a {'non-negative' if zero else 'positive'} number of seconds, not {value!r}"
