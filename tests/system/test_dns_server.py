@@ -402,3 +402,51 @@ def test_only_what_a_change_touches_is_made_anew(registry: Registry, server: Dns
     assert [rdata.address for rdata in udp(server, "web.service.consul").answer[0]] == ["10.0.0.2"]
     assert misses(*every) == 2
     assert misses(*every) == 0
+
+
+def test_the_child_of_a_fork_stops_only_its_own() -> None:
+    code = """
+import os, socket, sys, fastpath
+registry = fastpath.Registry()
+registry.register("web", "10.0.0.1", 80)
+server = fastpath.DnsServer(fastpath.Resolver(registry), port=0)
+server.start()
+query = bytes.fromhex("000100000001000000000000") + b"\\3web\\7service\\6consul\\0\\0\\1\\0\\1"
+framed = len(query).to_bytes(2, "big") + query
+address = ("127.0.0.1", server.port)
+client = socket.create_connection(address, timeout=10)
+client.sendall(framed)
+assert client.recv(1000)
+child = os.fork()
+if child == 0:
+    assert not server.running and server.stats == {}
+    with server:
+        assert server.running
+        sys.stdin.read()
+    sys.exit(0)
+# An answer ends the connection, though the child holds its socket too.
+client.sendall(b"\\0\\14" + bytes.fromhex("000180000000000000000000"))
+assert client.recv(1000) == b""
+sys.stdin.close()
+os.close(0)
+print("go", flush=True)
+assert os.waitpid(child, 0)[1] == 0
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_connection(address, 10) as tcp:
+    udp.settimeout(10)
+    udp.sendto(query, address)
+    assert udp.recv(1000)[:2] == query[:2]
+    tcp.sendall(framed)
+    assert tcp.recv(1000)
+server.stop()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")

@@ -208,6 +208,7 @@ def test_bad_arguments(resolver: Resolver, registry: Registry) -> None:
     for call in (
         lambda: resolver.query("web.service.consul", "NOPE"),
         lambda: resolver.query("web.service.consul", "TYPE65536"),
+        lambda: resolver.query("web.service.consul", "TYPE" + "1" * 5000),
         lambda: resolver.query("web.service.consul", "TYPE"),
         lambda: resolver.query("web.service.consul", -1),
         lambda: resolver.query("web.service.consul", 65536),

@@ -37,7 +37,13 @@ def type_number(rdtype: object) -> int:
         if name in TYPES:
             return TYPES[name]
         digits = name.removeprefix("TYPE")
-        if digits != name and digits.isascii() and digits.isdigit() and int(digits) <= 0xFFFF:
+        if (
+            digits != name
+            and digits.isascii()
+            and digits.isdigit()
+            and len(digits) <= 5
+            and int(digits) <= 0xFFFF
+        ):
             return int(digits)
         raise ValueError(f"rdtype must be a DNS type such as 'A', 'AAAA' or 'SRV', not {rdtype!r}")
     if isinstance(rdtype, bool) or not isinstance(rdtype, int):

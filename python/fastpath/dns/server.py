@@ -46,7 +46,7 @@ class DnsServer:
     Notes
     -----
     ``with DnsServer(resolver) as server: ...`` starts and stops it; so do `start` and `stop`. TCP follows
-    RFC 7766: many queries on one connection, answered in order.
+    RFC 7766: many queries on one connection, answered in order. In a child of ``os.fork`` it is stopped.
     """
 
     def __init__(
@@ -159,6 +159,19 @@ def _netns_path(netns: str | os.PathLike[str] | None) -> str:
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError(f"netns must be a name under /run/netns or a path, not {netns!r}")
     return text if "/" in text else str(Path("/run/netns") / text)
+
+
+def _abandon_all() -> None:
+    for server in list(_running):
+        listener, server._listener = server._listener, None
+        server._lock = threading.Lock()
+        server._stats = {}
+        if listener is not None:
+            listener.abandon()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 @atexit.register

@@ -162,14 +162,18 @@ class DnsListener {
   void stop() {
     // The threads may be waiting for the GIL to make an image.
     const py::gil_scoped_release release;
-    server_->stop();
+    if (server_) server_->stop();
   }
-  std::uint16_t port() const { return server_->port(); }
+  // The child of a fork has no threads to wait for, so the object is left behind as it is.
+  void abandon() {
+    if (server_) server_.release()->abandon();
+  }
+  std::uint16_t port() const { return server().port(); }
   py::dict stats() const {
     py::dict total;
-    count_answers(total, server_->udp_answers());
-    count_answers(total, server_->tcp_answers());
-    const dns::ServerCounters& counters = server_->counters();
+    count_answers(total, server().udp_answers());
+    count_answers(total, server().tcp_answers());
+    const dns::ServerCounters& counters = server().counters();
     count(total, "udp_queries", counters.udp_queries.load());
     count(total, "udp_dropped", counters.udp_dropped.load());
     count(total, "tcp_queries", counters.tcp_queries.load());
@@ -179,6 +183,11 @@ class DnsListener {
   }
 
  private:
+  const dns::Server& server() const {
+    if (!server_) throw std::runtime_error("a DNS server does not run on in the child of a fork");
+    return *server_;
+  }
+
   std::shared_ptr<PythonSource> source_;
   std::unique_ptr<dns::Server> server_;
 };
@@ -206,6 +215,7 @@ void bind_dns(py::module_& module) {
            py::arg("responder"), py::arg("host"), py::arg("port"), py::arg("netns"),
            py::arg("max_connections"), py::arg("idle_s"))
       .def("stop", &DnsListener::stop)
+      .def("abandon", &DnsListener::abandon, "In the child of a fork: close the sockets, forget the threads.")
       .def_property_readonly("port", &DnsListener::port)
       .def("stats", &DnsListener::stats);
 }

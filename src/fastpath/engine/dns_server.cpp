@@ -93,6 +93,20 @@ void Server::stop() {
   stop_ = Fd();
 }
 
+void Server::abandon() noexcept {
+  udp_ = Fd();
+  tcp_ = Fd();
+  stop_ = Fd();
+}
+
+// A child of a fork may hold the socket too, and close() alone would then neither end the connection nor its
+// events.
+Server::Connection::~Connection() {
+  if (fd.get() < 0) return;
+  ::epoll_ctl(epoll, EPOLL_CTL_DEL, fd.get(), nullptr);
+  ::shutdown(fd.get(), SHUT_RDWR);
+}
+
 // A socket belongs to the namespace in which it was made, so a thread that enters the namespace for a moment
 // is enough, and no other thread is disturbed.
 void Server::open_sockets() {
@@ -277,6 +291,7 @@ void Server::accept_all(int epoll) {
     connection->events = EPOLLIN;
     const int key = fd.get();
     connection->fd = std::move(fd);
+    connection->epoll = epoll;
     connections_[key] = std::move(connection);
     Counters::add(counters_.tcp_connections);
   }

@@ -58,6 +58,10 @@ class Server {
   // Ends both threads and closes the sockets; may be called again.
   void stop();
 
+  // In the child of a fork: closes the sockets and forgets the threads, which only the parent has. Nothing
+  // may be called afterwards, not even the destructor.
+  void abandon() noexcept;
+
   std::uint16_t port() const noexcept { return port_; }
   const ServerCounters& counters() const noexcept { return counters_; }
   const Counters& udp_answers() const noexcept { return udp_responder_.counters(); }
@@ -65,7 +69,9 @@ class Server {
 
  private:
   struct Connection {
+    ~Connection();
     Fd fd;
+    int epoll = -1;
     std::vector<std::uint8_t> in;
     std::vector<std::uint8_t> out;
     std::size_t sent = 0;
