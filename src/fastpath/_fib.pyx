@@ -8,8 +8,10 @@ from cython.operator cimport dereference as deref
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
-from libcpp.memory cimport make_unique, unique_ptr
+from libcpp.memory cimport make_unique, shared_ptr, unique_ptr
 from libcpp.optional cimport optional
+from libcpp.string cimport string
+from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 import numpy as np
@@ -74,9 +76,18 @@ cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
         void insert_many(const vector[Route]& routes) except +
         void clear() except +
         vector[Route] routes(int family, const uint8_t* address, unsigned length) except +
+        vector[Route] aggregated(int family) except +
         size_t size(int family) noexcept
         size_t nbytes() noexcept
         void collect() except +
+        unique_ptr[Table] snapshot() except +
+        void begin() except +
+        void commit() except +
+        void rollback() except +
+        Table* before() noexcept
+        string saved(const string& extra) except +
+        @staticmethod
+        unique_ptr[Table] open(uint8_t* contents, size_t size, shared_ptr[void] keeps, string& extra) except +
         void lookup_many4(const Kernels& kernels, const uint32_t* addresses, uint32_t* out, size_t n,
                           uint32_t missing) noexcept
         void lookup_many6(const Kernels& kernels, const uint8_t* addresses, uint32_t* out, size_t n,
@@ -100,6 +111,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object o)
     bint PyLong_Check(object o)
     bint PyIndex_Check(object o)
+    unsigned long PyThread_get_thread_ident() noexcept
     long long PyLong_AsLongLongAndOverflow(object o, int* overflow) except? -1
 
 cdef extern from *:
@@ -110,7 +122,16 @@ cdef extern from *:
     static inline void fastpath_to_network(std::uint32_t v, std::uint8_t* p) {
       p[0] = std::uint8_t(v >> 24); p[1] = std::uint8_t(v >> 16); p[2] = std::uint8_t(v >> 8); p[3] = std::uint8_t(v);
     }
+    static inline std::shared_ptr<void> fastpath_keep(PyObject* object) {
+      Py_INCREF(object);
+      return std::shared_ptr<void>(object, [](void* held) {
+        PyGILState_STATE state = PyGILState_Ensure();
+        Py_DECREF(static_cast<PyObject*>(held));
+        PyGILState_Release(state);
+      });
+    }
     """
+    shared_ptr[void] keep_object "fastpath_keep"(object held)
     uint32_t from_network "fastpath_from_network"(const uint8_t* p) noexcept nogil
     void to_network "fastpath_to_network"(uint32_t v, uint8_t* p) noexcept nogil
 
@@ -193,6 +214,8 @@ cdef class FibCore:
     cdef tuple _frozen  # what `values` gave last
     cdef dict _ids
     cdef unsigned writes
+    cdef unsigned long owner  # thread of the open transaction, which holds the lock until its end
+    cdef readonly bint readonly
 
     def __cinit__(self, *, strict=True, dtype=None, **_):
         self.table = make_unique[Table]()
@@ -210,6 +233,8 @@ cdef class FibCore:
         self._frozen = ()
         self._ids = {}
         self.writes = 0
+        self.owner = 0
+        self.readonly = False
 
     def _use(self, str isa):
         """Answer with the kernels of one instruction set from now on; False where there are none."""
@@ -293,20 +318,113 @@ cdef class FibCore:
     cdef inline object value_of(self, uint32_t leaf):
         return leaf if self.plain else self._values[leaf]
 
-    # Writers queue without holding the GIL, so one that has released it can always go on.
-    cdef inline void lock(self) noexcept:
+    # Writers queue without holding the GIL, so one that has released it can always go on. Threads that hold the
+    # transaction hold the lock already.
+    cdef inline int lock(self) except -1:
+        if self.readonly:
+            raise TypeError("this table is read-only: a snapshot or an opened file")
+        self.lock_to_read()
+        return 0
+
+    cdef inline void lock_to_read(self) noexcept:
         cdef Table* table = self.table.get()
+        if self.owner != 0 and self.owner == PyThread_get_thread_ident():
+            return
         if not table.mutex().try_lock():
             with nogil:
                 table.mutex().lock()
 
-    cdef inline void unlock(self, bint collect) except *:
+    cdef inline int unlock(self, bint collect) except -1:
+        if self.owner != 0:
+            return 0
         try:
             self.writes += 1
             if collect or self.writes % COLLECT_EVERY == 0:
                 self.table.get().collect()
         finally:
             self.table.get().mutex().unlock()
+        return 0
+
+    cdef inline void unlock_to_read(self) noexcept:
+        if self.owner == 0:
+            self.table.get().mutex().unlock()
+
+    # What answers about exact prefixes: during a transaction the table before it, which needs no lock.
+    cdef inline Table* lock_exact(self) noexcept:
+        cdef Table* before = self.table.get().before()
+        if before != NULL:
+            return before
+        self.lock_to_read()
+        before = self.table.get().before()
+        return before if before != NULL else self.table.get()
+
+    cdef inline void unlock_exact(self, Table* asked) noexcept:
+        if asked == self.table.get():
+            self.table.get().mutex().unlock()
+
+    # --- transactions, snapshots, files ---
+
+    def _begin(self):
+        if self.owner != 0 and self.owner == PyThread_get_thread_ident():
+            raise RuntimeError("this thread has a transaction open already")
+        self.lock()
+        try:
+            self.table.get().begin()
+        except BaseException:
+            self.table.get().mutex().unlock()
+            raise
+        self.owner = PyThread_get_thread_ident()
+
+    def _end(self, bint commit):
+        if self.owner == 0 or self.owner != PyThread_get_thread_ident():
+            raise RuntimeError("this thread has no transaction open")
+        try:
+            if commit:
+                self.table.get().commit()
+            else:
+                self.table.get().rollback()
+        finally:
+            self.owner = 0
+            self.unlock(True)
+
+    def snapshot(self):
+        cdef unique_ptr[Table] taken
+        cdef Table* table = self.lock_exact()
+        try:
+            taken = table.snapshot()
+        finally:
+            self.unlock_exact(table)
+        cdef FibCore copy = type(self).__new__(type(self), strict=self.strict, dtype="uint32" if self.plain else None)
+        copy.table = move(taken)
+        copy.kernels = self.kernels
+        copy._values = self._values
+        copy._ids = self._ids
+        copy.readonly = True
+        return copy
+
+    def _saved(self, bytes extra):
+        cdef string described = extra
+        cdef string contents
+        cdef Table* table = self.lock_exact()
+        try:
+            contents = table.saved(described)
+        finally:
+            self.unlock_exact(table)
+        return <bytes>contents
+
+    def _open(self, contents):
+        """This fresh table with what a file holds, read in place; returns what `_saved` was given."""
+        cdef cnp.ndarray array = np.frombuffer(contents, np.uint8)
+        cdef string extra
+        self.table = Table.open(<uint8_t*>cnp.PyArray_DATA(array), cnp.PyArray_DIM(array, 0), keep_object(array), extra)
+        self.readonly = True
+        return <bytes>extra
+
+    def _adopt(self, bint strict, bint plain, values):
+        self.strict = strict
+        self.plain = plain
+        self._values = values
+        self._ids = {value: i for i, value in enumerate(values) if i}
 
     # --- exact prefixes ---
 
@@ -336,9 +454,9 @@ cdef class FibCore:
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
         cdef optional[uint32_t] found
-        self.lock()
-        found = self.table.get().get(named >> 8, address, named & 0xFF)
-        self.table.get().mutex().unlock()
+        cdef Table* table = self.lock_exact()
+        found = table.get(named >> 8, address, named & 0xFF)
+        self.unlock_exact(table)
         return self.value_of(found.value()) if found.has_value() else default
 
     def clear(self):
@@ -592,11 +710,11 @@ cdef class FibCore:
     cdef list listed(self, int family, const uint8_t* address, unsigned length):
         cdef vector[Route] routes
         cdef size_t i
-        self.lock()
+        cdef Table* table = self.lock_exact()
         try:
-            routes = self.table.get().routes(family, address, length)
+            routes = table.routes(family, address, length)
         finally:
-            self.table.get().mutex().unlock()
+            self.unlock_exact(table)
         return [
             (network_of(routes[i], routes[i].length, family), self.value_of(routes[i].value))
             for i in range(routes.size())
@@ -620,44 +738,39 @@ cdef class FibCore:
         cdef optional[uint32_t] found
         cdef Route route
         cdef list out = []
-        self.lock()
+        cdef Table* table = self.lock_exact()
         try:
             for length in range((named & 0xFF) + 1):
                 memcpy(shorter, address, 16)
                 mask_host_bits(shorter, 32 if family == 4 else 128, length)
-                found = self.table.get().get(family, shorter, length)
+                found = table.get(family, shorter, length)
                 if found.has_value():
                     memcpy(route.address, shorter, 16)
                     out.append((network_of(route, length, family), self.value_of(found.value())))
         finally:
-            self.table.get().mutex().unlock()
+            self.unlock_exact(table)
         return out
 
     def _arrays(self, int family):
         """Addresses, lengths and ids of one family, in address order."""
         cdef uint8_t[16] zero = [0] * 16
         cdef vector[Route] routes
-        cdef size_t i
-        self.lock()
+        cdef Table* table = self.lock_exact()
         try:
-            routes = self.table.get().routes(family, zero, 0)
+            routes = table.routes(family, zero, 0)
         finally:
-            self.table.get().mutex().unlock()
-        n = routes.size()
-        cdef cnp.ndarray addresses = np.empty(n, np.uint32) if family == 4 else np.empty((n, 16), np.uint8)
-        cdef cnp.ndarray lengths = np.empty(n, np.uint8)
-        cdef cnp.ndarray ids = np.empty(n, np.uint32)
-        cdef uint8_t* a = <uint8_t*>cnp.PyArray_DATA(addresses)
-        cdef uint8_t* b = <uint8_t*>cnp.PyArray_DATA(lengths)
-        cdef uint32_t* c = <uint32_t*>cnp.PyArray_DATA(ids)
-        for i in range(routes.size()):
-            if family == 4:
-                (<uint32_t*>a)[i] = from_network(routes[i].address)
-            else:
-                memcpy(a + 16 * i, routes[i].address, 16)
-            b[i] = routes[i].length
-            c[i] = routes[i].value
-        return addresses, lengths, ids
+            self.unlock_exact(table)
+        return arrays_of(family, routes)
+
+    def _aggregated(self, int family):
+        """As `_arrays`, of the fewest prefixes with the same answers."""
+        cdef vector[Route] routes
+        cdef Table* table = self.lock_exact()
+        try:
+            routes = table.aggregated(family)
+        finally:
+            self.unlock_exact(table)
+        return arrays_of(family, routes)
 
     def _restore(self, families, values):
         """Fill an empty table from what `_arrays` gave, ids and all."""
@@ -687,10 +800,16 @@ cdef class FibCore:
             self.unlock(True)
 
     def __len__(self):
-        return self.table.get().size(4) + self.table.get().size(6)
+        cdef Table* table = self.stable()
+        return table.size(4) + table.size(6)
 
     def _sizes(self):
-        return self.table.get().size(4), self.table.get().size(6)
+        cdef Table* table = self.stable()
+        return table.size(4), table.size(6)
+
+    cdef inline Table* stable(self) noexcept:
+        cdef Table* before = self.table.get().before()
+        return self.table.get() if before == NULL else before
 
     @property
     def values(self):
@@ -725,3 +844,22 @@ cdef object network_of(const Route& route, unsigned length, int family):
     if family == 4:
         return IPv4Network((from_network(route.address), length), False)
     return IPv6Network(((<const char*>route.address)[:16], length), False)
+
+
+cdef tuple arrays_of(int family, const vector[Route]& routes):
+    cdef size_t i
+    n = routes.size()
+    cdef cnp.ndarray addresses = np.empty(n, np.uint32) if family == 4 else np.empty((n, 16), np.uint8)
+    cdef cnp.ndarray lengths = np.empty(n, np.uint8)
+    cdef cnp.ndarray ids = np.empty(n, np.uint32)
+    cdef uint8_t* a = <uint8_t*>cnp.PyArray_DATA(addresses)
+    cdef uint8_t* b = <uint8_t*>cnp.PyArray_DATA(lengths)
+    cdef uint32_t* c = <uint32_t*>cnp.PyArray_DATA(ids)
+    for i in range(routes.size()):
+        if family == 4:
+            (<uint32_t*>a)[i] = from_network(routes[i].address)
+        else:
+            memcpy(a + 16 * i, routes[i].address, 16)
+        b[i] = routes[i].length
+        c[i] = routes[i].value
+    return addresses, lengths, ids

@@ -46,6 +46,7 @@ class FibMachine(RuleBasedStateMachine):
     def make(self, plain: bool) -> None:
         dtype = "uint32" if plain else None
         self.fib, self.twin = Fib(dtype=dtype), Twin(dtype=dtype)
+        self.snapshot = None
         self.touched: list = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")]
 
     @rule(network=networks(), value=VALUES)
@@ -93,6 +94,45 @@ class FibMachine(RuleBasedStateMachine):
         self.fib = how(before)
         assert self.fib == before
 
+    @rule(many=st.lists(st.tuples(networks(), VALUES), min_size=1, max_size=12), fail=st.booleans())
+    def change_at_once(self, many, fail) -> None:
+        before = list(self.twin.items())
+        gone = sorted(self.twin.table, key=str)[::3]
+        try:
+            with self.fib.transaction() as change:
+                for network, value in many:
+                    change.insert(network, value)
+                change.delete_many(gone)
+                assert list(self.fib.items()) == before
+                assert len(self.fib) == len(before)
+                for network, _ in many:
+                    assert self.fib.get(network) == self.twin.get(network)
+                    assert self.fib.match(network[0]) == self.twin.match(network[0])
+                if fail:
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            return
+        for network, value in many:
+            self.twin.insert(network, value)
+        self.twin.delete_many(gone)
+        self.touched += [network for network, _ in many]
+
+    @rule()
+    def take_snapshot(self) -> None:
+        self.snapshot = self.fib.snapshot(), list(self.twin.items())
+
+    @rule()
+    def forget_snapshot(self) -> None:
+        self.snapshot = None
+
+    @rule()
+    def aggregate(self) -> None:
+        smaller = self.fib.aggregate()
+        assert len(smaller) <= len(self.fib)
+        for network in self.touched[-12:]:
+            for address in edges(network):
+                assert smaller.lookup(address) == self.twin.lookup(address)
+
     @rule()
     def clear(self) -> None:
         self.fib.clear()
@@ -104,6 +144,12 @@ class FibMachine(RuleBasedStateMachine):
             return
         assert len(self.fib) == len(self.twin)
         assert list(self.fib.items()) == list(self.twin.items())
+        if self.snapshot is not None:
+            taken, items = self.snapshot
+            assert list(taken.items()) == items
+            for network, value in items[:5]:
+                assert taken.lookup(network[0]) is not None
+                assert taken.get(network) == value
         asked = [address for network in self.touched[-12:] for address in edges(network)]
         expected = [self.twin.match(address) for address in asked]
         assert [self.fib.match(address) for address in asked] == expected
@@ -129,4 +175,4 @@ class FibMachine(RuleBasedStateMachine):
 
 
 TestFib = FibMachine.TestCase
-TestFib.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestFib.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)

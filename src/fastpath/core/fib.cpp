@@ -17,6 +17,7 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 
 namespace fastpath {
@@ -251,14 +252,19 @@ Arena::Arena(std::size_t reserve) : reserved_(round_up(std::max(reserve, kCommit
   top_ = kNoNode;
 }
 
-Arena::~Arena() { munmap(mapping_, mapped_); }
+Arena::Arena(std::uint8_t* base, std::size_t size, std::shared_ptr<void> keeps)
+    : base_(base), reserved_(size), committed_(size), top_(size), keeps_(std::move(keeps)) {}
+
+Arena::~Arena() {
+  if (mapping_ != nullptr) munmap(mapping_, mapped_);
+}
 
 std::uint32_t Arena::allocate(std::size_t size) {
   const std::size_t units = (size + kUnit - 1) / kUnit;
-  if (heads_[units] != 0) return take(units, units);
+  if (heads_[units] != 0 && !marked_) return take(units, units);
   // Otherwise the smallest free node that leaves a useful rest, but only where much is free.
   const std::size_t least = units + kLeastRest;
-  if (free_bytes_ * 16 > top_) {
+  if (free_bytes_ * 16 > top_ && !marked_) {
     for (std::size_t word = least / 64; word < nonempty_.size(); ++word) {
       std::uint64_t lists = nonempty_[word];
       if (word == least / 64) lists &= ~std::uint64_t{0} << (least % 64);
@@ -628,7 +634,7 @@ std::uint32_t Fib::child_of(int family, unsigned level, std::uint32_t ref, unsig
 std::uint32_t Fib::with_child(int family, unsigned level, std::uint32_t ref, unsigned slot,
                               std::uint32_t child) {
   if (child != 0) {
-    std::uint8_t* const at = child_slot(family, level, ref, slot);
+    std::uint8_t* const at = arena_->pins == 0 ? child_slot(family, level, ref, slot) : nullptr;
     if (at != nullptr && read<std::uint32_t>(at) != 0) {
       __atomic_store_n(reinterpret_cast<std::uint32_t*>(at), child, __ATOMIC_RELEASE);
       return ref;
@@ -698,6 +704,14 @@ void Fib::set_root4(std::size_t top, std::uint64_t entry) {
   __atomic_store_n(work_->root4.get() + top, entry, __ATOMIC_RELEASE);
 }
 
+// An answer and its length, which readers of both take together (settled_length in fib_walk.hpp).
+void Fib::set_answer(std::uint64_t* entry, std::uint8_t* length, Answer answer) {
+  __atomic_store_n(length, fib::kUnsettled, __ATOMIC_RELAXED);
+  __atomic_thread_fence(__ATOMIC_RELEASE);
+  __atomic_store_n(entry, make_entry(entry_ref(*entry), answer.leaf), __ATOMIC_RELEASE);
+  __atomic_store_n(length, answer.length, __ATOMIC_RELEASE);
+}
+
 void Fib::set_page_entry(std::size_t at, std::uint64_t entry) {
   __atomic_store_n(work_->pages.get() + at, entry, __ATOMIC_RELEASE);
 }
@@ -718,8 +732,7 @@ void Fib::paint4(std::uint32_t key, unsigned least, unsigned most, Answer answer
   std::uint8_t* const lengths = work_->root4_length.get();
   for (std::size_t top = first; top < last; ++top) {
     if (lengths[top] < least || lengths[top] > most) continue;
-    lengths[top] = answer.length;
-    set_root4(top, make_entry(entry_ref(work_->root4[top]), answer.leaf));
+    set_answer(work_->root4.get() + top, lengths + top, answer);
   }
 }
 
@@ -727,8 +740,7 @@ void Fib::paint_page(std::size_t first, std::size_t last, unsigned least, unsign
   std::uint8_t* const lengths = work_->page_length.get();
   for (std::size_t at = first; at < last; ++at) {
     if (lengths[at] < least || lengths[at] > most) continue;
-    lengths[at] = answer.length;
-    set_page_entry(at, make_entry(entry_ref(work_->pages[at]), answer.leaf));
+    set_answer(work_->pages.get() + at, lengths + at, answer);
   }
 }
 
@@ -766,6 +778,15 @@ void Fib::point_root6(std::size_t top, std::uint32_t page) {
   }
 }
 
+// Readers of the state before must not come to see page numbers that only the new one knows.
+void Fib::take_root6(State& next) {
+  if (!next.owns6) return;
+  auto root = shared_array<std::uint32_t>(kRoots);
+  std::copy_n(next.root6.get(), kRoots, root.get());
+  next.root6 = std::move(root);
+  next.view.root6 = next.root6.get();
+}
+
 // A page that nobody reads yet. Its entries are whatever they were.
 std::uint32_t Fib::new_page() {
   if (!free_pages_.empty()) {
@@ -783,6 +804,7 @@ std::uint32_t Fib::new_page() {
     std::copy_n(work_->page_length.get(), page * 256, next->page_length.get());
     next->view.pages = next->pages.get();
     next->view.page_length = next->page_length.get();
+    take_root6(*next);
     page_capacity_ = capacity;
     publish(std::move(next));
   }
@@ -1051,7 +1073,10 @@ Fib::Fib(std::size_t reserve) : reserve_(reserve) {
   start(std::move(first));
 }
 
-Fib::~Fib() { delete state_.load(); }
+Fib::~Fib() {
+  if (snapshot_) --arena_->pins;
+  delete state_.load();
+}
 
 std::unique_ptr<State> Fib::empty_state(std::size_t reserve, std::uint32_t none, std::uint32_t deep) {
   auto state = std::make_unique<State>();
@@ -1109,17 +1134,95 @@ void Fib::publish(std::unique_ptr<State> next) {
 }
 
 void Fib::publish_built() {
+  if (before_) return;  // commit() will
   work_ = building_.release();
   epochs_.retire(state_.exchange(work_));
 }
 
+// A state with roots of its own over the same nodes.
+std::unique_ptr<State> Fib::clone(const State& state) const {
+  auto copy = std::make_unique<State>(state);
+  const auto own = [](auto& array, std::size_t n) {
+    auto fresh = shared_array<std::remove_cvref_t<decltype(array[0])>>(n);
+    std::copy_n(array.get(), n, fresh.get());
+    array = std::move(fresh);
+  };
+  if (state.owns4) {
+    own(copy->root4, kRoots);
+    own(copy->root4_length, kRoots);
+  }
+  if (state.owns6) own(copy->root6, kRoots);
+  own(copy->pages, page_capacity_ * 256);
+  own(copy->page_length, page_capacity_ * 256);
+  copy->view.root4 = copy->root4.get();
+  copy->view.root4_length = copy->root4_length.get();
+  copy->view.root6 = copy->root6.get();
+  copy->view.pages = copy->pages.get();
+  copy->view.page_length = copy->page_length.get();
+  return copy;
+}
+
+// What only writers and readers of exact prefixes use.
+void Fib::copy_book(const Fib& other) {
+  arena_ = other.arena_;
+  reserve_ = other.reserve_;
+  short4_ = other.short4_;
+  short6_ = other.short6_;
+  page_book_ = other.page_book_;
+  free_pages_ = other.free_pages_;
+  page_capacity_ = other.page_capacity_;
+  size4_ = other.size4_;
+  size6_ = other.size6_;
+}
+
+std::unique_ptr<Fib> Fib::snapshot() {
+  auto copy = std::unique_ptr<Fib>(new Fib(Bare{}));
+  copy->copy_book(*this);
+  copy->work_ = clone(*work_).release();
+  copy->state_.store(copy->work_);
+  copy->snapshot_ = true;
+  ++arena_->pins;
+  return copy;
+}
+
+void Fib::begin() {
+  before_ = snapshot();
+  retired_before_ = retired_;
+  building_ = clone(*work_);
+  work_ = building_.get();
+  arena_->mark();
+}
+
+void Fib::commit() {
+  before_->arena_->keep();
+  const std::unique_ptr<Fib> before = std::move(before_);
+  publish_built();
+  // These were taken off the new state, which readers see only now.
+  const std::uint64_t epoch = epochs_.advance();
+  for (Retired& item : retired_) item.epoch = epoch;
+  retired_before_.clear();
+}
+
+void Fib::rollback() {
+  const std::unique_ptr<Fib> before = std::move(before_);
+  copy_book(*before);
+  arena_->rewind();
+  building_.reset();
+  work_ = state_.load();
+  replaced_.clear();
+  retired_ = std::move(retired_before_);
+  retired_bytes_ = 0;
+  for (const Retired& item : retired_) retired_bytes_ += item.piece.size;
+}
+
 void Fib::collect() {
-  if (retired_.empty() && epochs_.waiting() == 0) return;
+  if (before_ || (retired_.empty() && epochs_.waiting() == 0)) return;
   epochs_.reclaim();
   const std::uint64_t safe = epochs_.oldest();
+  const bool pinned = arena_->pins != 0;
   std::size_t kept = 0;
   for (const Retired& item : retired_) {
-    if (item.epoch >= safe) {
+    if (item.epoch >= safe || (pinned && item.piece.size != 0)) {
       retired_[kept++] = item;
     } else if (item.piece.size == 0) {
       free_pages_.push_back(item.piece.at);
@@ -1129,8 +1232,9 @@ void Fib::collect() {
     }
   }
   retired_.resize(kept);
-  if (arena_->free_bytes() > kCommitStep + (arena_->top() - arena_->free_bytes()) / 16)
-    relocate(arena_->reserved());
+  // Where much is free, or kept only for snapshots, the nodes move into an arena without it.
+  const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
+  if (unused > kCommitStep + (arena_->top() - unused) / (pinned ? 2 : 16)) relocate(arena_->reserved());
 }
 
 // Moves all nodes, without the free ones between them, into an arena of another size.
@@ -1145,6 +1249,7 @@ void Fib::relocate(std::size_t reserve) {
   }
   next->pages = shared_array<std::uint64_t>(page_capacity_ * 256);
   next->view.pages = next->pages.get();
+  take_root6(*next);
   const std::shared_ptr<Arena> from = std::exchange(arena_, next->arena);
   const auto moved = [&](int family, std::uint64_t entry) {
     const unsigned level = short_limit(family);

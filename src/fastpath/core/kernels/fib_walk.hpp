@@ -11,6 +11,18 @@ inline std::uint64_t read_entry(const std::uint64_t* p) noexcept {
   return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
+// An entry of a root and the length of its answer, which are written one after the other: the length is the
+// same before and after the entry was read, or both are read again.
+inline std::uint8_t settled_length(const std::uint64_t* entries, const std::uint8_t* lengths, std::size_t at,
+                                   std::uint64_t& entry) noexcept {
+  for (;;) {
+    const std::uint8_t before = __atomic_load_n(lengths + at, __ATOMIC_ACQUIRE);
+    entry = read_entry(entries + at);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (before != kUnsettled && __atomic_load_n(lengths + at, __ATOMIC_RELAXED) == before) return before;
+  }
+}
+
 // IPv4 nodes are all large; this asks no questions.
 inline Node large_node_at(const View& view, std::uint32_t ref) noexcept {
   return {view.arena + ref_unit(ref) * kUnit, false};
@@ -95,9 +107,10 @@ inline Match trace_narrow(const View& view, std::uint32_t ref, const std::uint8_
 template <typename Leaf>
 inline Match trace4(const View& view, std::uint32_t address) noexcept {
   const std::size_t top = address >> 16;
-  const std::uint64_t entry = read_entry(view.root4 + top);
+  std::uint64_t entry = 0;
+  const std::uint8_t length = settled_length(view.root4, view.root4_length, top, entry);
   const std::uint8_t bytes[2] = {static_cast<std::uint8_t>(address >> 8), static_cast<std::uint8_t>(address)};
-  return trace_narrow<Leaf>(view, entry_ref(entry), bytes, 16, {entry_leaf(entry), view.root4_length[top]});
+  return trace_narrow<Leaf>(view, entry_ref(entry), bytes, 16, {entry_leaf(entry), length});
 }
 
 template <typename Leaf>
@@ -105,8 +118,9 @@ inline Match trace6(const View& view, const std::uint8_t* address) noexcept {
   const std::uint32_t page =
       __atomic_load_n(view.root6 + (std::size_t{address[0]} << 8 | address[1]), __ATOMIC_ACQUIRE);
   const std::size_t at = std::size_t{page} << 8 | address[2];
-  std::uint64_t entry = read_entry(view.pages + at);
-  Match match{entry_leaf(entry), view.page_length[at]};
+  std::uint64_t entry = 0;
+  const std::uint8_t length = settled_length(view.pages, view.page_length, at, entry);
+  Match match{entry_leaf(entry), length};
   for (unsigned level = 24; level < 40; level += 8) {
     const Node node = node_at(view.arena, entry_ref(entry));
     const std::size_t interval = node.interval_of(address[level / 8]);

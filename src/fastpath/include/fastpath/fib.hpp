@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "fastpath/epoch.hpp"
@@ -31,6 +32,8 @@ using Shared = std::shared_ptr<T[]>;
 class Arena {
  public:
   explicit Arena(std::size_t reserve);
+  // Nodes that lie in memory of someone else, who `keeps` it: nothing can be allocated.
+  Arena(std::uint8_t* base, std::size_t size, std::shared_ptr<void> keeps);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -43,6 +46,19 @@ class Arena {
   std::size_t top() const noexcept { return top_; }
   std::size_t reserved() const noexcept { return reserved_; }
   std::size_t free_bytes() const noexcept { return free_bytes_; }
+
+  // Tables besides the writer's that read these nodes. While there are any, nodes must stay as they are.
+  std::atomic<int> pins{0};
+  // Between mark() and either rewind() or keep(), allocation only appends.
+  void mark() noexcept {
+    marked_ = true;
+    mark_ = top_;
+  }
+  void rewind() noexcept {
+    marked_ = false;
+    top_ = mark_;
+  }
+  void keep() noexcept { marked_ = false; }
 
  private:
   static constexpr std::size_t kClasses = 1024;  // sizes in units; larger than any node
@@ -57,6 +73,9 @@ class Arena {
   std::size_t committed_ = 0;
   std::size_t top_ = 0;
   std::size_t free_bytes_ = 0;
+  std::size_t mark_ = 0;
+  bool marked_ = false;
+  std::shared_ptr<void> keeps_;
   std::array<std::uint32_t, kClasses> heads_{};
   std::array<std::uint64_t, kClasses / 64> nonempty_{};
 };
@@ -153,7 +172,30 @@ class Fib {
   // All of them, later ones winning.
   void insert_many(const std::vector<Route>& routes);
   void clear();
+
+  // A table of its own with what this one holds now. It shares the nodes, and must not be written to.
+  std::unique_ptr<Fib> snapshot();
+  // From begin() on, readers see the table as it was (as `before()` does too, exact prefixes included), until
+  // commit() shows all changes at once or rollback() forgets them. Under `mutex` from begin() to the end.
+  void begin();
+  void commit();
+  void rollback();
+  Fib* before() const noexcept { return before_.get(); }
+
+  // The table as a file's contents, which `open` reads in place. `extra` comes back as it was.
+  void save(const std::function<void(const void*, std::size_t)>& write, const std::string& extra) const;
+  std::string saved(const std::string& extra) const {
+    std::string contents;
+    save([&](const void* data, std::size_t size) { contents.append(static_cast<const char*>(data), size); },
+         extra);
+    return contents;
+  }
+  static std::unique_ptr<Fib> open(std::uint8_t* contents, std::size_t size, std::shared_ptr<void> keeps,
+                                   std::string& extra);
+
   std::vector<Route> routes(int family, const std::uint8_t* address, unsigned length) const;
+  // The fewest prefixes that give every address the same value, by address.
+  std::vector<Route> aggregated(int family) const;
 
   std::size_t size(int family) const noexcept { return family == 4 ? size4_ : size6_; }
   // Calls `f` for every prefix within `address`/`length`, by address, shorter ones first.
@@ -166,6 +208,9 @@ class Fib {
   void collect();
 
  private:
+  struct Bare {};  // makes a table without a state
+  explicit Fib(Bare) : reserve_(0) {}
+
   struct Slots;
   struct Answer {
     std::uint32_t leaf;
@@ -196,6 +241,8 @@ class Fib {
   void start(std::unique_ptr<fib::State> next);
   void publish(std::unique_ptr<fib::State> next);
   void publish_built();
+  std::unique_ptr<fib::State> clone(const fib::State& state) const;
+  void copy_book(const Fib& other);
   void relocate(std::size_t reserve);
   std::uint32_t copy_tree(int family, unsigned level, std::uint32_t ref, const std::uint8_t* from);
   void make_room();
@@ -223,11 +270,13 @@ class Fib {
 
   void own_root(int family);
   void set_root4(std::size_t top, std::uint64_t entry);
+  static void set_answer(std::uint64_t* entry, std::uint8_t* length, Answer answer);
   void set_page_entry(std::size_t at, std::uint64_t entry);
   void paint4(std::uint32_t key, unsigned least, unsigned most, Answer answer);
   void paint_page(std::size_t first, std::size_t last, unsigned least, unsigned most, Answer answer);
   void paint6(std::uint32_t key, unsigned least, unsigned most, Answer answer);
   void point_root6(std::size_t top, std::uint32_t page);
+  static void take_root6(fib::State& next);
   std::uint32_t new_page();
   std::uint32_t shared_page(Answer answer);
   std::uint32_t own_page(std::size_t top);
@@ -248,6 +297,9 @@ class Fib {
   std::vector<Page> page_book_;
   std::vector<std::uint32_t> free_pages_;
   std::size_t page_capacity_ = 0;
+  bool snapshot_ = false;
+  std::unique_ptr<Fib> before_;  // while a transaction is open
+  std::vector<Retired> retired_before_;
   std::size_t size4_ = 0;
   std::size_t size6_ = 0;
 };

@@ -30,6 +30,7 @@ constexpr std::size_t kWords = 5;          // of a large node's map
 constexpr unsigned kWordSlots = 56;        // slots a word
 constexpr std::size_t kTinyIntervals = 9;  // of a tiny node, at most
 constexpr std::size_t kRoots = 65536;
+constexpr std::uint8_t kUnsettled = 255;  // instead of a length while its entry changes
 
 // A reference to a node: its unit in the arena, and in the lowest bit whether it is tiny.
 constexpr std::uint32_t make_ref(std::size_t unit, bool tiny) noexcept {

@@ -1,0 +1,325 @@
+"""Fib beyond look-ups: transactions, snapshots, files, relations between prefixes and between tables."""
+
+from __future__ import annotations
+
+import gzip
+import ipaddress
+import os
+import random
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from fastpath import Fib
+from fastpath.addresses import parse_ipv4
+from fastpath.errors import StoreError
+
+NETS = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.1.0/24",
+    "10.1.1.128/25",
+    "10.2.0.0/16",
+    "2001:db8::/32",
+]
+
+
+def network(text: str):
+    return ipaddress.ip_network(text)
+
+
+@pytest.fixture
+def fib() -> Fib:
+    table = Fib()
+    for i, prefix in enumerate(NETS):
+        table.insert(prefix, f"hop{i}")
+    return table
+
+
+def names(items) -> list[str]:
+    return [str(item[0]) for item in items]
+
+
+def test_relations(fib) -> None:
+    assert names(fib.covering("10.1.1.0/24")) == ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24"]
+    assert names(fib.covering("10.1.1.200"))[-1] == "10.1.1.128/25"
+    assert names(fib.covered("10.1.0.0/16")) == ["10.1.0.0/16", "10.1.1.0/24", "10.1.1.128/25"]
+    assert names(fib.covered("11.0.0.0/8")) == []
+    assert fib.parent("10.1.1.0/24") == (network("10.1.0.0/16"), "hop2")
+    assert fib.parent("0.0.0.0/0") is None
+    assert fib.parent(("10.9.0.0", 16)) == (network("10.0.0.0/8"), "hop1")
+    assert fib.parent(network("10.1.1.128/25")) == (network("10.1.1.0/24"), "hop3")
+    assert fib.parent(b"\x0a\x01\x01\x80") == (network("10.1.1.128/25"), "hop4")
+    assert fib.parent("2001:db8::1") == (network("2001:db8::/32"), "hop6")
+    assert names(fib.children("10.0.0.0/8")) == ["10.1.0.0/16", "10.2.0.0/16"]
+    assert names(fib.children("0.0.0.0/0")) == ["10.0.0.0/8"]
+    assert names(fib.children("10.1.1.128/25")) == []
+
+
+def test_transaction_shows_all_or_nothing(fib) -> None:
+    before = list(fib.items())
+    with fib.transaction() as change:
+        change.insert("192.0.2.0/24", "new")
+        change.delete("10.0.0.0/8")
+        assert fib.lookup("192.0.2.1") == "hop0"
+        assert list(fib.items()) == before
+        assert "192.0.2.0/24" not in fib
+        assert len(fib) == len(before)
+    assert fib.lookup("192.0.2.1") == "new"
+    assert "10.0.0.0/8" not in fib
+    now = list(fib.items())
+    with pytest.raises(KeyError), fib.transaction():
+        fib.insert_many([f"10.{i}.0.0/24" for i in range(200)], list(range(200)))
+        fib.clear()
+        fib.delete("203.0.113.0/24")
+    assert list(fib.items()) == now
+    with fib.transaction(), pytest.raises(RuntimeError, match="open already"):
+        with fib.transaction():
+            pass
+    with pytest.raises(RuntimeError, match="no transaction"):
+        fib._end(True)
+
+
+def test_readers_see_a_transaction_as_one_change() -> None:
+    fib = Fib(dtype="uint32")
+    prefixes = [f"10.{i}.0.0/16" for i in range(64)]
+    asked = parse_ipv4([f"10.{i}.1.1" for i in range(64)])
+    fib.insert_many(prefixes, [1] * 64)
+    stop = threading.Event()
+    torn = []
+
+    def read() -> None:
+        while not stop.is_set():
+            seen = set(fib.lookup_many(asked).tolist())
+            if len(seen) != 1:
+                torn.append(seen)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for version in range(2, 120):
+        with fib.transaction():
+            for prefix in prefixes:
+                fib.insert(prefix, version)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not torn
+    assert set(fib.lookup_many(asked).tolist()) == {119}
+
+
+def test_other_writers_wait_for_a_transaction(fib) -> None:
+    done = []
+    with fib.transaction():
+        fib.insert("198.51.100.0/24", "mine")
+        writer = threading.Thread(target=lambda: done.append(fib.insert("203.0.113.0/24", "theirs")))
+        writer.start()
+        writer.join(0.05)
+        assert not done
+        assert fib.get("203.0.113.0/24") is None
+    writer.join()
+    assert fib.get("203.0.113.0/24") == "theirs"
+    assert fib.get("198.51.100.0/24") == "mine"
+
+
+def test_snapshot_stays(fib) -> None:
+    taken = fib.snapshot()
+    items = list(fib.items())
+    rng = random.Random(1)
+    for i in range(3000):
+        fib.insert((rng.getrandbits(32) & 0xFFFFFF00, 24), f"hop{i}")
+    fib.delete("10.1.1.0/24")
+    fib.insert("10.1.1.128/25", "other")
+    assert list(taken.items()) == items
+    assert taken.lookup("10.1.1.200") == "hop4"
+    assert taken.readonly
+    for write in (
+        lambda: taken.insert("1.0.0.0/8", 1),
+        lambda: taken.delete("10.0.0.0/8"),
+        lambda: taken.insert_many(["1.0.0.0/8"], [1]),
+        lambda: taken.delete_many([]),
+        taken.clear,
+        lambda: taken.transaction().__enter__(),
+    ):
+        with pytest.raises(TypeError, match="read-only"):
+            write()
+    again = taken.copy()
+    again.insert("1.0.0.0/8", 1)
+    assert taken.snapshot() == taken
+    del fib
+    assert list(taken.items()) == items
+
+
+def test_save_and_open(tmp_path, fib) -> None:
+    path = tmp_path / "table"
+    fib.insert(
+        "203.0.113.0/24", ("a", 1, 2.5, True, b"x", ipaddress.ip_address("::1"), network("10.0.0.0/8"))
+    )
+    fib.save(path)
+    opened = Fib.open(path)
+    assert opened == fib
+    assert opened.values == fib.values
+    assert opened.match("10.1.1.200") == fib.match("10.1.1.200")
+    assert opened.lookup("2001:db8::1") == "hop6"
+    with pytest.raises(TypeError, match="read-only"):
+        opened.insert("1.0.0.0/8", 1)
+    assert opened.copy() == fib
+    assert opened.snapshot() == fib
+    plain = Fib(dtype="uint32", strict=False)
+    plain.insert_many([f"10.{i}.0.0/16" for i in range(256)], list(range(2**32 - 256, 2**32)))
+    plain.save(path)
+    os.sync()
+    opened = Fib.open(path)
+    assert opened == plain
+    assert opened.plain
+    assert not opened.strict
+    Fib().save(path)
+    assert len(Fib.open(path)) == 0
+    with pytest.raises(TypeError, match="pickle"):
+        (lambda f: (f.insert("::/0", object()), f.save(path)))(Fib())
+
+
+def test_an_open_table_is_shared_between_processes(tmp_path) -> None:
+    fib = Fib(dtype="uint32")
+    fib.insert_many(
+        (np.arange(65536, dtype=np.uint32) << 16, np.full(65536, 16, np.uint8)),
+        np.arange(65536, dtype=np.uint32),
+    )
+    fib.save(tmp_path / "table")
+    code = "import sys; from fastpath import Fib; print(Fib.open(sys.argv[1]).lookup('1.2.3.4'))"
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "table")], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == str(0x0102)
+
+
+def test_broken_files(tmp_path, fib) -> None:
+    path = tmp_path / "table"
+    fib.save(path)
+    good = path.read_bytes()
+    rng = random.Random(2)
+    broken = [
+        b"",
+        b"x",
+        b"not a table at all" * 100,
+        good[:-1],
+        good[: len(good) // 2],
+        good + b"\0" * 64,
+        good[:100],
+    ]
+    for _ in range(200):
+        altered = bytearray(good)
+        for _ in range(rng.choice([1, 1, 3, 50])):
+            altered[rng.randrange(len(altered) if rng.random() < 0.5 else 300)] ^= rng.randrange(1, 256)
+        broken.append(bytes(altered))
+    for content in broken:
+        path.write_bytes(content)
+        if content == good:
+            continue
+        try:
+            opened = Fib.open(path)
+        except StoreError:
+            continue
+        assert opened == fib  # only padding was touched
+    with pytest.raises(StoreError, match="No such file"):
+        Fib.open(tmp_path / "absent")
+    with pytest.raises(StoreError, match="cannot write"):
+        fib.save(tmp_path / "no" / "folder")
+    with pytest.raises(StoreError):
+        Fib.open(tmp_path)
+
+
+def test_from_file(tmp_path) -> None:
+    path = tmp_path / "routes.txt"
+    path.write_text("# routes\n10.0.0.0/8\n\n2001:db8::/32\n")
+    fib = Fib.from_file(path)
+    assert dict(fib.items()) == {network("10.0.0.0/8"): 1, network("2001:db8::/32"): 2}
+    assert Fib.from_file(path, ["a", "b"]).lookup("10.0.0.1") == "a"
+    zipped = tmp_path / "routes.gz"
+    zipped.write_bytes(gzip.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n"))
+    assert Fib.from_file(zipped).lookup("11.0.0.1") == "8"
+    assert Fib.from_file(str(zipped), dtype="uint32").lookup("11.0.0.1") == 8
+    path.write_text("10.0.0.0/8 a\n11.0.0.0/8\n")
+    with pytest.raises(ValueError, match="1 of 2"):
+        Fib.from_file(path)
+    path.write_text("10.0.0.0/8\nnonsense\n")
+    with pytest.raises(ValueError, match="line 2"):
+        Fib.from_file(path)
+    zipped.write_bytes(zipped.read_bytes()[:20])
+    for wrong in (zipped, tmp_path / "absent"):
+        with pytest.raises(StoreError):
+            Fib.from_file(wrong)
+
+
+def test_update_from(fib) -> None:
+    assert fib.update_from("# news\n+ 192.0.2.0/24 new hop\n- 10.2.0.0/16\n\n") == (1, 1)
+    assert fib.lookup("192.0.2.1") == "new hop"
+    assert fib.lookup("10.2.0.1") == "hop1"
+    before = list(fib.items())
+    for wrong, error in (
+        ("+ 192.0.2.0/24 x\n? 1", ValueError),
+        ("- 10.0.0.0/8\n- 10.2.0.0/16", KeyError),
+        (b"+ 192.0.2.0/24\n", ValueError),
+        ("+ 1.2.3.4/8 x", ValueError),
+    ):
+        with pytest.raises(error):
+            fib.update_from(wrong)
+    assert list(fib.items()) == before
+
+
+def test_two_tables(fib) -> None:
+    other = fib.copy()
+    assert fib.diff(other) == ([], [], [])
+    other.delete("10.2.0.0/16")
+    other.insert("10.1.0.0/16", "changed")
+    other.insert("2001:db8:1::/48", "added")
+    difference = fib.diff(other)
+    assert difference.added == [(network("2001:db8:1::/48"), "added")]
+    assert difference.removed == [(network("10.2.0.0/16"), "hop5")]
+    assert difference.changed == [(network("10.1.0.0/16"), "hop2", "changed")]
+    both = fib.union(other)
+    assert both.get("10.2.0.0/16") == "hop5"
+    assert both.get("10.1.0.0/16") == "changed"
+    assert len(both) == len(fib) + 1
+    lone = Fib()
+    lone.insert("2001:db8:ffff::/48", 1)
+    assert lone.overlaps(fib)
+    assert fib.overlaps(lone)
+    lone.clear()
+    lone.insert("2001:db9::/32", 1)
+    assert not lone.overlaps(fib)
+    assert not Fib().overlaps(fib)
+    for wrong in (None, {}, "fib"):
+        for call in (fib.overlaps, fib.union, fib.diff):
+            with pytest.raises(TypeError, match="Fib"):
+                call(wrong)
+    with pytest.raises(TypeError, match="integers"):
+        fib.union(Fib(dtype="uint32"))
+
+
+def test_aggregate() -> None:
+    fib = Fib()
+    fib.insert_many(["10.0.0.0/9", "10.128.0.0/9", "10.1.0.0/16", "11.0.0.0/8", "12.0.0.0/8"], list("aaabb"))
+    smaller = fib.aggregate()
+    assert len(smaller) == 3
+    assert [smaller.lookup(f"{i}.200.0.1") for i in range(9, 14)] == [None, "a", "b", "b", None]
+    fib.insert("0.0.0.0/0", "b")
+    smaller = fib.aggregate()
+    assert names(smaller.items()) == ["0.0.0.0/0", "10.0.0.0/8"]
+    assert smaller.lookup("10.1.2.3") == "a"
+    assert len(Fib().aggregate()) == 0
+    whole = Fib(dtype="uint32")
+    whole.insert("::/0", 7)
+    whole.insert("::1", 7)
+    assert list(whole.aggregate().items()) == [(network("::/0"), 7)]
+
+
+def test_stats(fib) -> None:
+    stats = fib.stats()
+    assert (stats["ipv4"], stats["ipv6"], stats["next_hops"]) == (6, 1, 7)
+    assert stats["ipv4_lengths"][16] == 2
+    assert stats["nbytes"] == fib.nbytes > 0
