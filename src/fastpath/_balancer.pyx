@@ -174,6 +174,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         CDecision decide(const CAsk& ask) noexcept
         void pick_many(uint32_t* ids, size_t n, double now) noexcept
         void pick_many(const uint64_t* hashes, uint32_t* ids, size_t n, double now) noexcept
+        void pick_many_keys(const uint8_t* keys, size_t size, uint32_t* ids, size_t n, double now) noexcept
         uint64_t position() noexcept
         void set_position(uint64_t position) noexcept
         uint32_t add(const string& key, double weight, int priority, cbool local, double now, cbool ramp) except +
@@ -412,17 +413,34 @@ cdef class Core:
 
         Notes
         -----
-        Large batches release the GIL and work on one published state of the tables. Keys are not remembered
+        Large batches release the GIL and work on published tables that no edit changes. Keys are not remembered
         for draining (see ``drain``).
         """
         cdef cnp.ndarray ids
         cdef cnp.ndarray hashes = None
+        cdef cnp.ndarray keys
         cdef double now
         cdef Py_ssize_t n
         cdef Py_ssize_t i
+        cdef Py_ssize_t size
         cdef uint64_t* hash_data
         cdef uint32_t* id_data
+        cdef const uint8_t* key_data
         if isinstance(n_or_hashes, np.ndarray):
+            if self._hashed and self._compat == Compat.none and n_or_hashes.ndim == 2:
+                keys = key_array(n_or_hashes)
+                n = keys.shape[0]
+                size = keys.shape[1]
+                ids = result_array(out, n)
+                now = self.settle()
+                key_data = <const uint8_t*> cnp.PyArray_DATA(keys)
+                id_data = <uint32_t*> cnp.PyArray_DATA(ids)
+                if n >= RELEASE_PICKS:
+                    with nogil:
+                        self.c.pick_many_keys(key_data, size, id_data, n, now)
+                else:
+                    self.c.pick_many_keys(key_data, size, id_data, n, now)
+                return ids
             hashes = self.hash_array(n_or_hashes)
             n = hashes.shape[0]
         elif isinstance(n_or_hashes, (list, tuple)):
@@ -479,31 +497,14 @@ cdef class Core:
         cdef Py_ssize_t i
         if keys.ndim == 1 and cnp.PyArray_TYPE(keys) == cnp.NPY_UINT64 and keys.dtype.isnative:
             return cnp.PyArray_GETCONTIGUOUS(keys)
-        if keys.ndim != 2 or cnp.PyArray_TYPE(keys) != cnp.NPY_UINT8:
-            if keys.ndim == 1 and keys.dtype.kind not in "OSU":
-                raise TypeError(f"hashes must be uint64[n], got {keys.dtype}[{keys.shape[0]}]")
-            if keys.dtype == np.uint8 or keys.dtype == np.uint64:
-                raise ValueError(
-                    f"hashes must be uint64[n], keys uint8[n,k], got {keys.dtype} with {keys.ndim} dimensions"
-                )
-            raise TypeError(f"hashes must be uint64[n], keys uint8[n,k], got {keys.dtype} with {keys.ndim} dimensions")
-        keys = cnp.PyArray_GETCONTIGUOUS(keys)
+        keys = key_array(keys)
         n = keys.shape[0]
         size = keys.shape[1]
         hashes = np.empty(n, dtype=np.uint64)
         hash_data = <uint64_t*> cnp.PyArray_DATA(hashes)
         data = <const char*> cnp.PyArray_DATA(keys)
-        if self._compat == Compat.none and size == 16:
-            if n >= RELEASE_PICKS:
-                with nogil:
-                    for i in range(n):
-                        hash_data[i] = xxh3_64(data + 16 * i, 16, 0)
-            else:
-                for i in range(n):
-                    hash_data[i] = xxh3_64(data + 16 * i, 16, 0)
-        else:
-            for i in range(n):
-                hash_data[i] = self.hash_bytes(data + size * i, size)
+        for i in range(n):
+            hash_data[i] = self.hash_bytes(data + size * i, size)
         return hashes
 
     def _decide(self, key, uint64_t position, list exclude, list trace):
@@ -745,6 +746,16 @@ cdef class Core:
 
     def __iter__(self):
         return iter([self._values[slot] for slot in self._ids.values()])
+
+
+cdef cnp.ndarray key_array(cnp.ndarray keys):
+    if keys.ndim == 2 and cnp.PyArray_TYPE(keys) == cnp.NPY_UINT8:
+        return cnp.PyArray_GETCONTIGUOUS(keys)
+    wanted = f"hashes must be uint64[n], keys uint8[n,k], got {keys.dtype} of shape {(<object> keys).shape}"
+    if keys.dtype == np.uint64 or (keys.dtype == np.uint8 and keys.ndim != 1):
+        if keys.dtype.isnative:
+            raise ValueError(wanted)
+    raise TypeError(wanted)
 
 
 cdef cnp.ndarray result_array(out, Py_ssize_t n):

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
-#include <queue>
 #include <utility>
 
 #include "fastpath/balance/table.hpp"
@@ -43,28 +42,31 @@ std::vector<std::uint32_t> smooth_schedule(const std::vector<std::uint64_t>& wei
 std::vector<std::uint32_t> even_schedule(const std::vector<std::uint64_t>& weights) {
   const std::uint64_t period = sum_of(weights);
   using Job = std::pair<std::uint64_t, std::uint32_t>;
-  std::vector<std::vector<std::uint32_t>> released(period + 1);
+  // Who is released at a step, as lists through `next`: a backend waits for one release at a time.
+  constexpr std::uint32_t kNobody = 0xFFFFFFFFu;
+  std::vector<std::uint32_t> released(period + 1, kNobody);
+  std::vector<std::uint32_t> next(weights.size(), kNobody);
   std::vector<std::uint64_t> done(weights.size(), 0);
-  std::priority_queue<Job, std::vector<Job>, std::greater<>> ready;
-  const auto deadline = [&](std::uint32_t i) {
-    return ((done[i] + 1) * period + weights[i] - 1) / weights[i];
+  std::vector<Job> ready;
+  const auto release = [&](std::uint32_t i, std::uint64_t step) {
+    next[i] = released[step];
+    released[step] = i;
   };
   for (std::uint32_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] > 0) released[0].push_back(i);
+    if (weights[i] > 0) release(i, 0);
   }
   std::vector<std::uint32_t> order;
   order.reserve(period);
   for (std::uint64_t step = 0; step < period; ++step) {
-    for (const std::uint32_t i : released[step]) ready.push({deadline(i), i});
-    released[step] = {};
-    const std::uint32_t i = ready.top().second;
-    ready.pop();
-    order.push_back(i);
-    ++done[i];
-    if (done[i] < weights[i]) {
-      const std::uint64_t release = std::max(done[i] * period / weights[i], step + 1);
-      released[release].push_back(i);
+    for (std::uint32_t i = released[step]; i != kNobody; i = next[i]) {
+      ready.emplace_back(((done[i] + 1) * period + weights[i] - 1) / weights[i], i);
+      std::push_heap(ready.begin(), ready.end(), std::greater<>());
     }
+    std::pop_heap(ready.begin(), ready.end(), std::greater<>());
+    const std::uint32_t i = ready.back().second;
+    ready.pop_back();
+    order.push_back(i);
+    if (++done[i] < weights[i]) release(i, std::max(done[i] * period / weights[i], step + 1));
   }
   return order;
 }

@@ -15,7 +15,7 @@ namespace fastpath::balance {
 namespace {
 
 constexpr std::uint64_t kLongestSchedule = 65536;
-constexpr std::uint64_t kSmoothWork = std::uint64_t{1} << 23;
+constexpr std::uint64_t kSmoothWork = std::uint64_t{1} << 20;  // steps times backends
 constexpr double kStrideSteps = 16.0;
 constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMostPoints = std::uint64_t{1} << 24;
@@ -81,7 +81,7 @@ void build_weighted_round_robin(Table& table, Compat compat) {
   table.kind = TableKind::schedule;
   if (compat == Compat::lvs || compat == Compat::nginx) {
     if (whole.empty()) throw std::invalid_argument("this compat mode takes whole numbers as weights");
-    if (period > kMostBuckets || period * n > (kSmoothWork << 6)) {
+    if (period > kMostBuckets || period * n > (kSmoothWork << 9)) {
       throw std::invalid_argument(
           "the period of the weights (their sum over their greatest common divisor) is above " +
           std::to_string(kMostBuckets) + " picks");

@@ -168,8 +168,7 @@ class Balancer {
   const Options& options() const noexcept { return options_; }
 
   // --- picks
-  // ------------------------------------------------------------------------------------------------- `now`
-  // matters only while uses_time() is true.
+  // `now` matters only while uses_time() is true.
   bool uses_time() const noexcept {
     return uses_clock_ || next_event_ < std::numeric_limits<double>::infinity();
   }
@@ -190,12 +189,7 @@ class Balancer {
     const Generation* g = generation_.load(std::memory_order_acquire);
     const Tier* tier = g->sole.load(std::memory_order_relaxed);
     if (tier != nullptr && options_.load_bound == 0.0) {
-      Id id = 0;
-      if (tier->table.kind == TableKind::slots) {
-        id = tier->table.slot_owner(hash);
-      } else if (tier->table.kind == TableKind::ring) {
-        id = tier->table.owners[tier->table.ring_index(hash)];
-      }
+      const Id id = tier->table.first_owner(hash);
       if (id != 0 && (g->storage->flags[id].load(std::memory_order_relaxed) &
                       tier->mask.load(std::memory_order_relaxed)) == 0) {
         remember(hash);
@@ -226,6 +220,8 @@ class Balancer {
   // `ids` for the next n positions, or for n hashes; same answers as one by one. The caller holds no guard.
   void pick_many(Id* ids, std::size_t n, double now);
   void pick_many(const std::uint64_t* hashes, Id* ids, std::size_t n, double now);
+  // For n keys of `size` bytes each, hashed by XXH3-64.
+  void pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* ids, std::size_t n, double now);
   void remember(std::uint64_t hash) noexcept {
     if (sticky_) {
       const std::uint64_t mixed = hash * kGolden;
@@ -237,7 +233,6 @@ class Balancer {
   void set_position(std::uint64_t position) noexcept { position_.store(position, std::memory_order_relaxed); }
 
   // --- members
-  // -----------------------------------------------------------------------------------------------
   Id add(const std::string& key, double weight, int priority, bool local, double now, bool ramp);
   void remove(Id id);
   void set_key(Id id, const std::string& key);
@@ -260,7 +255,6 @@ class Balancer {
   std::vector<double> shares() const;
 
   // --- load and health
-  // ---------------------------------------------------------------------------------------
   void acquire(Id id) noexcept;
   void release(Id id) noexcept;
   std::uint32_t in_flight(Id id) const noexcept {
@@ -324,10 +318,9 @@ class Balancer {
         break;
       }
       case TableKind::slots:
-        id = table.slot_owner(draw(options_.seed, ask.position));
-        break;
       case TableKind::ring:
-        id = table.owners[table.ring_index(draw(options_.seed, ask.position))];
+      case TableKind::jump:
+        id = table.first_owner(draw(options_.seed, ask.position));
         break;
       default:
         return decide(ask);

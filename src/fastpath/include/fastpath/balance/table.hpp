@@ -123,6 +123,20 @@ struct Table {
     return i == points.size() ? 0 : i;
   }
   Id slot_owner(std::uint64_t hash) const noexcept { return ids[hash % ids.size()]; }
+  Id jump_owner(std::uint64_t hash) const noexcept;
+  // Where a hash stands in the layouts that answer at once; 0 in others.
+  Id first_owner(std::uint64_t hash) const noexcept {
+    switch (kind) {
+      case TableKind::slots:
+        return slot_owner(hash);
+      case TableKind::ring:
+        return owners[ring_index(hash)];
+      case TableKind::jump:
+        return jump_owner(hash);
+      default:
+        return 0;
+    }
+  }
 };
 
 // Jump consistent hash: Lamping, Veach, "A fast, minimal memory, consistent hash algorithm" (2014).
@@ -137,6 +151,10 @@ inline std::uint32_t jump_hash(std::uint64_t key, std::uint32_t buckets) noexcep
         (static_cast<double>(std::int64_t{1} << 31) / static_cast<double>((key >> 33) + 1)));
   }
   return static_cast<std::uint32_t>(bucket);
+}
+
+inline Id Table::jump_owner(std::uint64_t hash) const noexcept {
+  return ids[jump_hash(hash, static_cast<std::uint32_t>(ids.size()))];
 }
 
 // Smaller is better: weighted rendezvous hashing (Schindelhauer, Schomaker, 2005), -ln(u) / weight.

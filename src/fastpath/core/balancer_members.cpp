@@ -1,0 +1,367 @@
+// Members, flags, and the generations that readers follow.
+#include "fastpath/balance/balancer.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <stdexcept>
+#include <utility>
+
+#include "fastpath/balance/priority.hpp"
+#include "fastpath/hash.hpp"
+
+namespace fastpath::balance {
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+void Lane::copy_from(const Lane& other) noexcept {
+  in_flight.store(other.in_flight.load(kRelaxed), kRelaxed);
+  tier = other.tier;
+  consecutive = other.consecutive;
+  weight.store(other.weight.load(kRelaxed), kRelaxed);
+  cost.store(other.cost.load(kRelaxed), kRelaxed);
+  stamp.store(other.stamp.load(kRelaxed), kRelaxed);
+  passed = other.passed;
+  failed = other.failed;
+  ejected_until = other.ejected_until;
+  ramp_from.store(other.ramp_from.load(kRelaxed), kRelaxed);
+  ejections = other.ejections;
+  ejected_this_interval = other.ejected_this_interval;
+  ramp_start.store(other.ramp_start.load(kRelaxed), kRelaxed);
+}
+
+void Balancer::pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* ids, std::size_t n,
+                              double now) {
+  constexpr std::size_t kChunk = 1024;
+  std::uint64_t hashes[kChunk];
+  for (std::size_t done = 0; done < n; done += kChunk) {
+    const std::size_t some = std::min(kChunk, n - done);
+    const std::uint8_t* key = keys + done * size;
+    if (size == 16) {
+      for (std::size_t i = 0; i < some; ++i) hashes[i] = xxh3_64(key + 16 * i, 16);
+    } else {
+      for (std::size_t i = 0; i < some; ++i) hashes[i] = xxh3_64(key + size * i, size);
+    }
+    pick_many(hashes, ids + done, some, now);
+  }
+}
+
+Balancer::Balancer(const Options& options) : options_(options), storage_(std::make_shared<Storage>(64)) {
+  uses_clock_ = options_.table.policy == Policy::peak_ewma;
+  entries_.resize(1);
+  if (options_.sticky_bits > 0 && is_hash_policy(options_.table.policy)) {
+    const std::size_t n = std::size_t{1} << options_.sticky_bits;
+    sticky_.reset(new std::atomic<std::uint16_t>[n]());
+    sticky_shift_ = 64 - static_cast<int>(options_.sticky_bits);
+  }
+  dirty_ = true;
+  rebuild();
+}
+
+Balancer::~Balancer() { delete generation_.load(kRelaxed); }
+
+Id Balancer::add(const std::string& key, double weight, int priority, bool local, double now, bool ramp) {
+  Id id = 0;
+  if (!free_ids_.empty() && storage_->lanes[free_ids_.front()].in_flight.load(kRelaxed) == 0) {
+    id = free_ids_.front();
+    free_ids_.pop_front();
+  } else {
+    id = static_cast<Id>(entries_.size());
+    entries_.emplace_back();
+    if (id >= storage_->capacity) {
+      auto larger = std::make_shared<Storage>(storage_->capacity * 3 / 2);
+      for (std::size_t i = 0; i < storage_->capacity; ++i) {
+        larger->flags[i].store(storage_->flags[i].load(kRelaxed), kRelaxed);
+        larger->lanes[i].copy_from(storage_->lanes[i]);
+      }
+      storage_ = std::move(larger);
+    }
+  }
+  storage_->lanes[id].copy_from(Lane());
+  storage_->lanes[id].weight.store(weight, kRelaxed);
+  entries_[id] = {key, weight, priority, local, true, additions_++};
+  storage_->flags[id].store(weight > 0.0 ? 0 : kWeightless, kRelaxed);
+  dirty_ = true;
+  if (ramp && options_.slow_start_s > 0.0) start_ramp(id, 0.0, now);
+  return id;
+}
+
+void Balancer::remove(Id id) {
+  set_flags(id, kGone, 0);
+  std::erase(ejected_, id);
+  std::erase(ramping_, id);
+  entries_[id] = {};
+  free_ids_.push_back(id);
+  dirty_ = true;
+}
+
+void Balancer::set_key(Id id, const std::string& key) {
+  if (entries_[id].key == key) return;
+  entries_[id].key = key;
+  dirty_ = true;
+}
+
+void Balancer::set_place(Id id, int priority, bool local) {
+  Entry& entry = entries_[id];
+  if (entry.priority == priority && entry.local == local) return;
+  entry.priority = priority;
+  entry.local = local;
+  dirty_ = true;
+}
+
+void Balancer::set_weight(Id id, double weight, double now) {
+  const double before = entries_[id].weight;
+  if (weight == before) return;
+  if (options_.slow_start_s > 0.0) {
+    // A raise begins where the backend is now; a lower weight holds at once, because it protects.
+    const bool ramping = (flags(id) & kRamping) != 0;
+    const double reached = ramping ? effective_weight(id, now) : before;
+    if (weight > reached) {
+      start_ramp(id, reached / weight, now);
+    } else if (ramping) {
+      std::erase(ramping_, id);
+      set_flags(id, 0, kRamping);
+    }
+  }
+  entries_[id].weight = weight;
+  storage_->lanes[id].weight.store(weight, kRelaxed);
+  dirty_ = true;
+  set_flags(id, weight > 0.0 ? 0 : kWeightless, weight > 0.0 ? kWeightless : 0);
+}
+
+void Balancer::start_ramp(Id id, double from, double now) {
+  Lane& lane = storage_->lanes[id];
+  lane.ramp_from.store(static_cast<float>(from), kRelaxed);
+  lane.ramp_start.store(now, kRelaxed);
+  if ((flags(id) & kRamping) == 0) {
+    ramping_.push_back(id);
+    set_flags(id, kRamping, 0);
+  }
+  schedule_event();
+}
+
+// A flip: two bytes and a few counters, whatever the number of backends.
+void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
+  const std::uint8_t before = flags(id);
+  const auto after = static_cast<std::uint8_t>((before | set) & ~clear);
+  if (after == before) return;
+  storage_->flags[id].store(after, kRelaxed);
+  Generation* g = generation_.load(kRelaxed);
+  // Readers of a generation from before the storage grew must hear of it too.
+  if (g != nullptr && id < g->storage->capacity) g->storage->flags[id].store(after, kRelaxed);
+  if (dirty_ || g == nullptr) return;  // rebuild() counts anew
+  if ((before & kWeightless) != 0) return;
+  Tier& tier = *g->tiers[storage_->lanes[id].tier];
+  const std::size_t total = tier.total;
+  const std::size_t healthy = tier.healthy;
+  count(tier, id, before, -1);
+  count(tier, id, after, 1);
+  if (tier.total != total || tier.healthy != healthy) publish_loads(*g);
+}
+
+void Balancer::count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept {
+  const bool counted = (flags & (kDraining | kOutside | kGone | kWeightless)) == 0;
+  if (counted) {
+    tier.total += static_cast<std::size_t>(sign);
+    if ((flags & (kUnhealthy | kEjected)) == 0) tier.healthy += static_cast<std::size_t>(sign);
+  }
+  if (flags != 0)
+    tier.flagged.store(tier.flagged.load(kRelaxed) + static_cast<std::uint32_t>(sign), kRelaxed);
+  if ((flags & ~kRamping) == 0) {
+    tier.live_weight.store(tier.live_weight.load(kRelaxed) + sign * entries_[id].weight, kRelaxed);
+  }
+}
+
+void Balancer::publish_loads(Generation& g) const {
+  if (g.tiers.empty()) {
+    g.sole.store(nullptr, kRelaxed);
+    return;
+  }
+  std::vector<PriorityLoad> priorities(g.tiers.back()->rank + 1);
+  for (const auto& tier : g.tiers) {
+    priorities[tier->rank].healthy += tier->healthy;
+    priorities[tier->rank].total += tier->total;
+  }
+  distribute_load(priorities, options_.overprovisioning, options_.panic_threshold);
+  Tier* last = nullptr;
+  for (std::size_t i = 0; i < g.tiers.size(); ++i) {
+    Tier& tier = *g.tiers[i];
+    const PriorityLoad& priority = priorities[tier.rank];
+    const bool pair = i + 1 < g.tiers.size() && g.tiers[i + 1]->rank == tier.rank;
+    if (tier.remote && i > 0 && g.tiers[i - 1]->rank == tier.rank) {
+      tier.load = priority.load - g.tiers[i - 1]->load;
+    } else if (pair) {
+      const Tier& other = *g.tiers[i + 1];
+      const std::uint64_t here = priority.panic ? tier.total : tier.healthy;
+      const std::uint64_t there = priority.panic ? other.total : other.healthy;
+      const std::uint64_t share =
+          there == 0        ? 100
+          : tier.total == 0 ? 0
+                            : std::min<std::uint64_t>(100, options_.overprovisioning * here / tier.total);
+      tier.load = static_cast<std::uint32_t>(priority.load * share / 100);
+    } else {
+      tier.load = priority.load;
+    }
+    tier.panic.store(priority.panic, kRelaxed);
+    tier.mask.store(priority.panic && !options_.panic_fail
+                        ? static_cast<std::uint8_t>(~(kUnhealthy | kEjected))
+                        : std::uint8_t{0xFF},
+                    kRelaxed);
+    if (tier.load > 0) last = &tier;
+  }
+  if (last == nullptr) {
+    // Nobody is healthy and panic is off, or everybody drains: sticky keys still find their backend.
+    last = g.tiers.front().get();
+    last->load = 100;
+  }
+  if (last->load == 100) {
+    const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
+    // The shortcut asks flags alone, so what depends on more must not take it.
+    g.sole.store(refuses ? nullptr : last, kRelaxed);
+  } else {
+    g.sole.store(nullptr, kRelaxed);
+  }
+  // Hashes below a priority's cumulated load belong to it; counted picks visit the hundred in strides of 61,
+  // which spreads every tier's share evenly.
+  std::uint8_t tier_of[100];
+  std::size_t place = 0;
+  for (std::size_t i = 0; i < g.tiers.size(); ++i) {
+    for (std::uint32_t k = 0; k < g.tiers[i]->load && place < 100; ++k)
+      tier_of[place++] = static_cast<std::uint8_t>(i);
+  }
+  while (place < 100) tier_of[place++] = tier_of[0];
+  std::uint8_t seen[256] = {};
+  const bool hashed = is_hash_policy(options_.table.policy);
+  for (std::size_t i = 0; i < 100; ++i) {
+    const std::uint8_t tier = tier_of[hashed ? i : i * 61 % 100];
+    g.pattern[i].store(tier, kRelaxed);
+    g.rank[i].store(seen[tier]++, kRelaxed);
+  }
+}
+
+// The backends with the best rendezvous scores for this balancer's seed: one change of members changes at
+// most one of them.
+std::vector<bool> Balancer::subset() const {
+  std::vector<bool> inside(entries_.size(), true);
+  if (options_.subset_size == 0) return inside;
+  std::vector<std::pair<std::uint64_t, Id>> scores;
+  for (Id id = 1; id < entries_.size(); ++id) {
+    const Entry& entry = entries_[id];
+    if (entry.present)
+      scores.push_back({mix64(options_.seed ^ xxh64(entry.key.data(), entry.key.size())), id});
+  }
+  if (scores.size() <= options_.subset_size) return inside;
+  std::nth_element(scores.begin(), scores.begin() + options_.subset_size, scores.end(), std::greater<>());
+  for (std::size_t i = options_.subset_size; i < scores.size(); ++i) inside[scores[i].second] = false;
+  return inside;
+}
+
+void Balancer::rebuild() {
+  if (!dirty_) return;
+  const std::vector<bool> inside = subset();
+  // By priority, the local zone before the others, in order of addition.
+  std::map<std::pair<int, bool>, std::vector<std::pair<std::uint64_t, Id>>> groups;
+  std::map<int, bool> has_local;
+  for (Id id = 1; id < entries_.size(); ++id) {
+    const Entry& entry = entries_[id];
+    if (!entry.present || entry.weight <= 0.0 || !inside[id]) continue;
+    groups[{entry.priority, !entry.local}].push_back({entry.order, id});
+  }
+  if (groups.size() > 255)
+    throw std::invalid_argument("there are more than 255 priorities and zones in them");
+  const Generation* old = generation_.load(kRelaxed);
+  auto g = std::make_unique<Generation>();
+  g->storage = storage_;
+  for (auto& [place, group] : groups) {
+    std::sort(group.begin(), group.end());
+    auto tier = std::make_unique<Tier>();
+    tier->priority = place.first;
+    tier->rank = g->tiers.empty() ? 0 : g->tiers.back()->rank + (g->tiers.back()->priority != place.first);
+    tier->remote = place.second;
+    std::vector<Member> members;
+    for (const auto& [order, id] : group) members.push_back({id, entries_[id].weight, &entries_[id].key});
+    const Table* before = nullptr;
+    if (old != nullptr) {
+      for (const auto& other : old->tiers) {
+        if (other->priority == place.first && other->remote == place.second) before = &other->table;
+      }
+    }
+    tier->table = build_table(members, options_.table, before);
+    g->tiers.push_back(std::move(tier));
+  }
+  // Nothing below throws: the new tables take over.
+  for (Id id = 1; id < entries_.size(); ++id) {
+    const std::uint8_t held = flags(id);
+    storage_->flags[id].store(static_cast<std::uint8_t>(inside[id] ? held & ~kOutside : held | kOutside),
+                              kRelaxed);
+  }
+  for (std::size_t t = 0; t < g->tiers.size(); ++t) {
+    Tier& tier = *g->tiers[t];
+    for (const Id id : tier.table.members) {
+      storage_->lanes[id].tier = static_cast<std::uint16_t>(t);
+      count(tier, id, flags(id), 1);
+      tier.in_flight.store(tier.in_flight.load(kRelaxed) + in_flight(id), kRelaxed);
+    }
+  }
+  publish_loads(*g);
+  dirty_ = false;
+  Generation* replaced = generation_.exchange(g.release());
+  if (replaced != nullptr) domain_.retire(replaced);
+  domain_.reclaim();
+}
+
+std::size_t Balancer::sample_size() const noexcept {
+  switch (options_.table.policy) {
+    case Policy::maglev:
+    case Policy::stable:
+      return options_.table.slots;
+    case Policy::rendezvous:
+      return 4096;
+    default:
+      return 65536;
+  }
+}
+
+void Balancer::sample_owners(Id* owners) const {
+  const Generation* g = generation();
+  const bool plain = options_.table.policy == Policy::maglev || options_.table.policy == Policy::stable;
+  const std::size_t n = sample_size();
+  for (std::size_t i = 0; i < n; ++i) {
+    owners[i] = 0;
+    if (g->tiers.empty()) continue;
+    // Hashes 0 to slots - 1 meet every slot once; other layouts are sampled.
+    const std::uint64_t hash = plain ? i : mix64(i);
+    const Tier* tier = g->sole.load(kRelaxed);
+    if (tier == nullptr) tier = g->tiers[g->pattern[hash % 100].load(kRelaxed)].get();
+    const Table& table = tier->table;
+    owners[i] = table.first_owner(hash);
+    if (table.kind != TableKind::rendezvous) continue;
+    double lowest = kNever;
+    for (std::size_t k = 0; k < table.members.size(); ++k) {
+      const double score = rendezvous_score(hash, table.node_hash[k], table.inverse_weight[k]);
+      if (score < lowest) {
+        lowest = score;
+        owners[i] = table.members[k];
+      }
+    }
+  }
+}
+
+std::vector<double> Balancer::shares() const {
+  std::vector<double> share(entries_.size(), 0.0);
+  const Generation* g = generation();
+  for (const auto& tier : g->tiers) {
+    const Table& table = tier->table;
+    for (std::size_t i = 0; i < table.members.size(); ++i) {
+      share[table.members[i]] = table.weights[i] / table.total_weight * tier->load / 100.0;
+    }
+  }
+  return share;
+}
+
+}  // namespace fastpath::balance

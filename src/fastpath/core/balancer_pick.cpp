@@ -1,0 +1,429 @@
+// One pick, off the shortest path.
+#include "fastpath/balance/balancer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "fastpath/hash.hpp"
+
+namespace fastpath::balance {
+
+namespace {
+
+constexpr int kTries = 32;  // random choices before everybody is looked at
+constexpr std::uint64_t kStrideTries = std::uint64_t{1} << 16;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kUnmeasured = 1e6;  // cost of a backend with requests under way and no answer yet
+
+}  // namespace
+
+// What one pick knows while it looks for a backend.
+struct Balancer::Choice {
+  const Ask& ask;
+  const Tier& tier;
+  const std::atomic<std::uint8_t>* flags;
+  const Lane* lanes;
+  std::uint8_t mask;
+  std::uint64_t salt;  // the hash or the draw, which decides about backends that are being warmed up
+  double bound;        // in-flight requests for one unit of weight; infinity: no bound
+  Reason reason;
+  std::size_t capacity;  // of the flags, for sets of excluded backends
+  Id id = 0;
+};
+
+double Balancer::ramp_factor(const Lane& lane, double now) const noexcept {
+  if (options_.slow_start_s <= 0.0) return 1.0;
+  const double elapsed = std::max(now - lane.ramp_start.load(kRelaxed), 0.001);
+  if (elapsed >= options_.slow_start_s) return 1.0;
+  double part = elapsed / options_.slow_start_s;
+  if (options_.slow_start_aggression != 1.0) part = std::pow(part, 1.0 / options_.slow_start_aggression);
+  const auto from = static_cast<double>(lane.ramp_from.load(kRelaxed));
+  return from + (1.0 - from) * std::max(options_.slow_start_min, part);
+}
+
+// ok or drain_sticky: the backend may take this pick. Anything else: why it may not.
+Reason Balancer::verdict(const Choice& choice, Id id) const noexcept {
+  if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return Reason::empty;
+  const Lane& lane = choice.lanes[id];
+  Reason answer = Reason::ok;
+  const std::uint8_t held = choice.flags[id].load(kRelaxed) & choice.mask;
+  if (held != 0) {
+    if ((held & ~(kRamping | kDraining)) != 0)
+      return (held & ~kFull) == 0 ? Reason::overloaded : Reason::rehashed;
+    if ((held & kDraining) != 0) {
+      if (!choice.ask.keyed || !remembered(choice.ask.hash)) return Reason::rehashed;
+      answer = Reason::drain_sticky;
+    }
+    if ((held & kRamping) != 0 &&
+        unit(mix64(choice.salt ^ (id * kGolden))) >= ramp_factor(lane, choice.ask.now)) {
+      return Reason::slow_start;
+    }
+  }
+  if (choice.bound < kNever) {
+    const double cap = std::ceil(choice.bound * lane.weight.load(kRelaxed));
+    if (static_cast<double>(lane.in_flight.load(kRelaxed)) >= cap) return Reason::over_bound;
+  }
+  return answer;
+}
+
+// By weight among all that may take the pick, backends in slow start with the part of their weight that they
+// have reached.
+Id Balancer::fallback(Choice& choice, std::uint64_t x) const noexcept {
+  const Table& table = choice.tier.table;
+  const auto open = [&](std::size_t i) {
+    const Id id = table.members[i];
+    if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return 0.0;
+    const std::uint8_t held = choice.flags[id].load(kRelaxed) & choice.mask;
+    if ((held & ~kRamping) != 0) return 0.0;
+    const Lane& lane = choice.lanes[id];
+    if (choice.bound < kNever && static_cast<double>(lane.in_flight.load(kRelaxed)) >=
+                                     std::ceil(choice.bound * lane.weight.load(kRelaxed))) {
+      return 0.0;
+    }
+    return table.weights[i] * (held != 0 ? ramp_factor(lane, choice.ask.now) : 1.0);
+  };
+  double total = 0.0;
+  for (std::size_t i = 0; i < table.members.size(); ++i) total += open(i);
+  if (total <= 0.0) return 0;
+  double left = unit(x) * total;
+  Id last = 0;
+  for (std::size_t i = 0; i < table.members.size(); ++i) {
+    const double part = open(i);
+    if (part <= 0.0) continue;
+    last = table.members[i];
+    if (left < part) break;
+    left -= part;
+  }
+  return last;
+}
+
+void Balancer::choose_hashed(Choice& choice) const noexcept {
+  const Table& table = choice.tier.table;
+  const std::uint64_t hash = choice.ask.hash;
+  Reason first = Reason::ok;
+  const auto accepts = [&](Id id) {
+    const Reason answer = verdict(choice, id);
+    if (choice.ask.trace != nullptr && std::none_of(choice.ask.trace->begin(), choice.ask.trace->end(),
+                                                    [id](const Considered& seen) { return seen.id == id; })) {
+      choice.ask.trace->push_back({id, answer});
+    }
+    if (answer == Reason::ok || answer == Reason::drain_sticky) {
+      choice.id = id;
+      if (answer == Reason::drain_sticky) first = answer;
+      return true;
+    }
+    if (first == Reason::ok && answer != Reason::empty) first = answer;
+    return false;
+  };
+  const auto settle = [&] {
+    if (first != Reason::ok) choice.reason = first == Reason::overloaded ? Reason::rehashed : first;
+  };
+  switch (table.kind) {
+    case TableKind::slots:
+    case TableKind::jump: {
+      const bool envoy = options_.table.compat == Compat::envoy;
+      for (std::uint64_t attempt = 0; attempt < kTries; ++attempt) {
+        const std::uint64_t h = attempt == 0 ? hash : envoy ? hash ^ (0 - attempt) : draw(hash, attempt - 1);
+        const std::size_t n = table.ids.size();
+        const std::size_t place =
+            table.kind == TableKind::slots ? h % n : jump_hash(h, static_cast<std::uint32_t>(n));
+        if (accepts(table.ids[place])) return settle();
+      }
+      break;
+    }
+    case TableKind::ring: {
+      const std::size_t n = table.points.size();
+      std::size_t i = table.ring_index(hash);
+      Id before = 0;
+      for (std::size_t step = 0; step < n; ++step, i = i + 1 == n ? 0 : i + 1) {
+        if (table.owners[i] == before) continue;
+        before = table.owners[i];
+        if (accepts(before)) return settle();
+      }
+      break;
+    }
+    default: {
+      const bool murmur = options_.table.compat == Compat::pymemcache;
+      std::string text;
+      Id best_anybody = 0;
+      double lowest_anybody = kNever;
+      double lowest = kNever;
+      for (std::size_t i = 0; i < table.members.size(); ++i) {
+        const Id id = table.members[i];
+        double score;
+        if (murmur) {
+          text = entries_[id].key;
+          text += '-';
+          if (choice.ask.key != nullptr) {
+            text.append(static_cast<const char*>(choice.ask.key), choice.ask.key_size);
+          } else {
+            text += std::to_string(hash);
+          }
+          score = -static_cast<double>(murmur3_32(text.data(), text.size()));
+        } else {
+          // -ln(u) is at least 1 - u, which mostly spares the logarithm.
+          const double u = unit_above_zero(mix64(hash ^ table.node_hash[i]));
+          const double least = (1.0 - u) * table.inverse_weight[i];
+          if (least > lowest && least > lowest_anybody) continue;
+          score = -std::log(u) * table.inverse_weight[i];
+        }
+        const auto better = [&](double than, Id holder) {
+          return score < than ||
+                 (murmur && holder != 0 && score == than && entries_[id].key > entries_[holder].key);
+        };
+        if (better(lowest_anybody, best_anybody)) {
+          lowest_anybody = score;
+          best_anybody = id;
+        }
+        if (better(lowest, choice.id)) {
+          const Reason answer = verdict(choice, id);
+          if (answer == Reason::ok || answer == Reason::drain_sticky) {
+            lowest = score;
+            choice.id = id;
+          }
+        }
+      }
+      const Id chosen = choice.id;
+      if (best_anybody != 0) accepts(best_anybody);
+      choice.id = chosen;
+      if (chosen != 0) {
+        if (chosen != best_anybody) accepts(chosen);
+        return settle();
+      }
+    }
+  }
+  choice.id = fallback(choice, mix64(hash));
+  if (choice.id != 0) {
+    if (choice.ask.trace != nullptr) choice.ask.trace->push_back({choice.id, Reason::ok});
+    settle();
+  }
+}
+
+// Whether b is to be preferred over a. Equal loads leave a, which was drawn first.
+bool Balancer::less_loaded(const Tier& tier, const Lane& a, const Lane& b, double now) const noexcept {
+  const double weight_a = a.weight.load(kRelaxed);
+  const double weight_b = b.weight.load(kRelaxed);
+  const double pending_a = a.in_flight.load(kRelaxed);
+  const double pending_b = b.in_flight.load(kRelaxed);
+  if (options_.table.policy != Policy::peak_ewma) return pending_b * weight_a < pending_a * weight_b;
+  const double mean = tier.table.total_weight / static_cast<double>(tier.table.members.size());
+  const auto load = [&](const Lane& lane, double pending, double weight) {
+    const double cost = cost_of(lane, now);
+    // Who has not answered yet gets one request, and then no more until it does.
+    if (cost == 0.0) return pending > 0.0 ? kUnmeasured + pending : 0.0;
+    return cost * (1.0 + pending * mean / weight);
+  };
+  return load(b, pending_b, weight_b) < load(a, pending_a, weight_a);
+}
+
+// Two different backends drawn by weight; the one with less load, the first drawn if equal.
+void Balancer::choose_two(Choice& choice) const noexcept {
+  const Table& table = choice.tier.table;
+  std::uint64_t x = choice.salt;
+  Id drawn[2] = {0, 0};
+  for (int which = 0; which < 2; ++which) {
+    for (int i = 0; i < kTries && drawn[which] == 0; ++i, x = next_draw(x)) {
+      const Id id = table.alias_owner(x);
+      if (id != drawn[0] && verdict(choice, id) == Reason::ok) drawn[which] = id;
+    }
+    if (drawn[which] == 0) {
+      // Weights far apart, or hardly anybody left: look at everybody, without the first drawn.
+      std::vector<bool> without;
+      if (choice.ask.exclude != nullptr) without = *choice.ask.exclude;
+      if (drawn[0] != 0) {
+        without.resize(std::max<std::size_t>(without.size(), choice.capacity), false);
+        without[drawn[0]] = true;
+      }
+      Ask ask = choice.ask;
+      ask.exclude = without.empty() ? nullptr : &without;
+      Choice rest{ask,         choice.tier,  choice.flags,  choice.lanes,   choice.mask,
+                  choice.salt, choice.bound, choice.reason, choice.capacity};
+      drawn[which] = fallback(rest, x);
+      x = next_draw(x);
+    }
+  }
+  choice.id = drawn[0];
+  if (drawn[1] != 0 && drawn[0] != 0 &&
+      less_loaded(choice.tier, choice.lanes[drawn[0]], choice.lanes[drawn[1]], choice.ask.now)) {
+    choice.id = drawn[1];
+  }
+  if (choice.ask.trace != nullptr) {
+    for (const Id id : drawn) {
+      if (id != 0) choice.ask.trace->push_back({id, Reason::ok});
+    }
+  }
+}
+
+// The least load of all; among equal ones by weight.
+void Balancer::choose_least(Choice& choice) const noexcept {
+  const Table& table = choice.tier.table;
+  const bool everybody = choice.tier.flagged.load(kRelaxed) == 0 && choice.ask.exclude == nullptr;
+  const auto open = [&](Id id) { return everybody || verdict(choice, id) == Reason::ok; };
+  // Loads in-flight / weight are compared crosswise: -1, 0, 1.
+  const auto compare = [](double pending, double weight, double least, double least_weight) {
+    const double mine = pending * least_weight;
+    const double other = least * weight;
+    return mine < other ? -1 : mine > other ? 1 : 0;
+  };
+  double least = 0.0;
+  double least_weight = 0.0;
+  double tied = 0.0;
+  for (std::size_t i = 0; i < table.members.size(); ++i) {
+    const Id id = table.members[i];
+    if (!open(id)) continue;
+    const double pending = choice.lanes[id].in_flight.load(kRelaxed);
+    const int order = tied == 0.0 ? -1 : compare(pending, table.weights[i], least, least_weight);
+    if (order < 0) {
+      least = pending;
+      least_weight = table.weights[i];
+      tied = table.weights[i];
+    } else if (order == 0) {
+      tied += table.weights[i];
+    }
+  }
+  if (tied == 0.0) {
+    choice.id = fallback(choice, choice.salt);
+  } else {
+    double left = unit(choice.salt) * tied;
+    for (std::size_t i = 0; i < table.members.size(); ++i) {
+      const Id id = table.members[i];
+      if (!open(id)) continue;
+      const double pending = choice.lanes[id].in_flight.load(kRelaxed);
+      if (compare(pending, table.weights[i], least, least_weight) != 0) continue;
+      choice.id = id;
+      if (left < table.weights[i]) break;
+      left -= table.weights[i];
+    }
+  }
+  if (choice.ask.trace != nullptr && choice.id != 0) choice.ask.trace->push_back({choice.id, Reason::ok});
+}
+
+Decision Balancer::decide(const Ask& given) const noexcept {
+  const Generation* g = generation_.load(std::memory_order_acquire);
+  if (g->tiers.empty()) return {0, Reason::empty, given.position};
+  Ask ask = given;
+  const std::uint64_t x = draw(options_.seed, ask.position);
+  const bool hashed = is_hash_policy(options_.table.policy);
+  std::uint64_t next = ask.position + 1;
+  if (hashed && !ask.keyed) {
+    ask.hash = x;
+  } else if (hashed) {
+    next = ask.position;
+  }
+  const Tier* tier = g->sole.load(kRelaxed);
+  std::uint64_t cursor = ask.position;
+  const bool shared = tier == nullptr;
+  if (shared) {
+    const std::size_t step = hashed ? ask.hash % 100 : ask.position % 100;
+    tier = g->tiers[g->pattern[step].load(kRelaxed)].get();
+    if (!hashed) {
+      // Its own count of picks, so that its order goes on smoothly while others take theirs.
+      std::uint64_t per_hundred = 0;
+      for (const auto& other : g->pattern) per_hundred += g->tiers[other.load(kRelaxed)].get() == tier;
+      cursor = ask.position / 100 * per_hundred + g->rank[step].load(kRelaxed);
+    }
+  }
+  const Table& table = tier->table;
+  if (table.members.empty()) return {0, Reason::none_healthy, next};
+  const bool panic = tier->panic.load(kRelaxed);
+  Reason reason = Reason::ok;
+  if (panic) {
+    if (options_.panic_fail) return {0, Reason::none_healthy, next};
+    reason = Reason::panic;
+  } else if (tier->rank > 0) {
+    reason = Reason::failover;
+  } else if (tier->remote) {
+    reason = Reason::spilled_zone;
+  }
+  double bound = kNever;
+  if (options_.load_bound > 0.0) {
+    const double live = tier->live_weight.load(kRelaxed);
+    if (live > 0.0) bound = options_.load_bound * (tier->in_flight.load(kRelaxed) + 1.0) / live;
+  }
+  Choice choice{ask,
+                *tier,
+                g->storage->flags.get(),
+                g->storage->lanes.get(),
+                tier->mask.load(kRelaxed),
+                hashed ? ask.hash : x,
+                bound,
+                reason,
+                g->storage->capacity};
+  const auto trace = [&](Id id, Reason answer) {
+    if (ask.trace != nullptr) ask.trace->push_back({id, answer});
+  };
+  switch (table.kind) {
+    case TableKind::list:
+    case TableKind::schedule: {
+      const std::size_t n = table.kind == TableKind::list ? table.members.size() : table.ids.size();
+      for (std::size_t step = 0; step < n && choice.id == 0; ++step) {
+        const std::size_t place = (cursor + step) % n;
+        const Id id = table.kind == TableKind::list ? table.members[place] : table.ids[place];
+        // Draws of slow start differ from one turn to the next.
+        choice.salt = draw(options_.seed, cursor + step);
+        const Reason answer = verdict(choice, id);
+        trace(id, answer);
+        if (answer == Reason::ok) {
+          choice.id = id;
+          // Places of those who take no picks are passed once for all, which keeps the order of the others.
+          if (!shared) next = ask.position + step + 1;
+        }
+      }
+      if (choice.id == 0) choice.id = fallback(choice, x);
+      break;
+    }
+    case TableKind::stride: {
+      const std::uint64_t n = table.members.size();
+      for (std::uint64_t step = 0; step < kStrideTries && choice.id == 0; ++step) {
+        const std::uint64_t sequence = cursor + step;
+        const std::uint64_t index = sequence % n;
+        if (!stride_accepts(table.stride[index], index, sequence / n)) continue;
+        choice.salt = draw(options_.seed, sequence);
+        const Reason answer = verdict(choice, table.members[index]);
+        trace(table.members[index], answer);
+        if (answer == Reason::ok) {
+          choice.id = table.members[index];
+          if (!shared) next = ask.position + step + 1;
+        }
+      }
+      if (choice.id == 0) choice.id = fallback(choice, x);
+      break;
+    }
+    case TableKind::alias: {
+      std::uint64_t y = x;
+      for (int i = 0; i < kTries && choice.id == 0; ++i, y = next_draw(y)) {
+        const Id id = table.alias_owner(y);
+        choice.salt = y;
+        const Reason answer = verdict(choice, id);
+        trace(id, answer);
+        if (answer == Reason::ok) choice.id = id;
+      }
+      if (choice.id == 0) {
+        choice.id = fallback(choice, y);
+        if (choice.id != 0) trace(choice.id, Reason::ok);
+      }
+      break;
+    }
+    case TableKind::two_choices:
+      choose_two(choice);
+      break;
+    case TableKind::scan:
+      choose_least(choice);
+      break;
+    default:
+      choose_hashed(choice);
+  }
+  if (choice.id == 0) {
+    bool full = false;
+    for (const Id id : table.members) {
+      const std::uint8_t held = choice.flags[id].load(kRelaxed) & choice.mask;
+      full = full || (held & ~kRamping) == kFull;
+    }
+    return {0, full ? Reason::overloaded : Reason::none_healthy, next};
+  }
+  return {choice.id, choice.reason, next};
+}
+
+}  // namespace fastpath::balance
