@@ -98,7 +98,6 @@ def test_data_survive_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dns", "nonsense"], "HOST:PORT"),
         (["--dns", "127.0.0.1:0", "--load", "/nonexistent.json"], "No such file"),
         (["--dns", "127.0.0.1:0", "--data", "/nonexistent/registry.db"], "/nonexistent"),
         (["--dns", "203.0.113.1:5353"], "203.0.113.1"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -32,7 +34,16 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["lookup"], ["register", "web"], ["info", "--nonsense"]]
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["lookup"],
+        ["register", "web"],
+        ["register", "web", "10.0.0.1", "80", "--meta", "novalue"],
+        ["serve", "--dns", "nonsense"],
+        ["info", "--nonsense"],
+    ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
@@ -46,9 +57,11 @@ def test_table_lines_up() -> None:
     assert table(["name"], []) == "name\n----"
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "127.0.0.1:", ":53", "127.0.0.1:http", "127.0.0.1:65536"])
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "127.0.0.1:", ":53", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:²"]
+)
 def test_bad_endpoints(text: str) -> None:
-    with pytest.raises(ValueError, match="HOST:PORT"):
+    with pytest.raises(argparse.ArgumentTypeError, match="HOST:PORT"):
         parse_endpoint(text)
 
 
@@ -86,6 +99,35 @@ class TestControl:
             client._socket.sendall(line)
             assert "error" in json.loads(client._file.readline())
 
+    def test_a_request_has_an_end(self, tmp_path: Path) -> None:
+        with control.ControlServer(tmp_path / "s", {}), control.ControlClient(tmp_path / "s") as client:
+            client._socket.sendall(b" " * control.MAX_REQUEST)
+            assert "at most" in json.loads(client._file.readline())["error"]
+            assert client._file.readline() == b""
+
+    def test_a_client_that_goes_leaves_no_trace(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        gone = threading.Event()
+
+        def slow() -> None:
+            gone.wait(10)
+
+        with control.ControlServer(tmp_path / "s", {"slow": slow}):
+            client = control.ControlClient(tmp_path / "s")
+            client._socket.sendall(b'{"call": "slow"}\n' * 3)
+            client.close()
+            gone.set()
+            with control.ControlClient(tmp_path / "s") as other:
+                other.call("slow")
+        assert capfd.readouterr().err == ""
+
+    def test_a_path_that_is_taken_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for path in (tmp_path / "file", tmp_path / "none" / "s", tmp_path / ("long" * 50)):
+            with pytest.raises(OSError, match=path.name):
+                control.ControlServer(path, {})
+
     def test_nobody_is_serving(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="fastpath serve"):
             control.ControlClient(tmp_path / "none")
@@ -104,14 +146,14 @@ class TestControl:
 
             def work(n: int) -> None:
                 with control.ControlClient(tmp_path / "s") as client:
-                    results.extend(client.call("echo", x=n) for _ in range(20))
+                    results.extend(client.call("echo", x=n) for _ in range(5))
 
-            threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+            threads = [threading.Thread(target=work, args=(n,)) for n in range(100)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert sorted(results) == sorted(n for n in range(8) for _ in range(20))
+            assert sorted(results) == sorted(n for n in range(100) for _ in range(5))
 
 
 @pytest.fixture
@@ -144,6 +186,11 @@ class TestClients:
         assert "10.0.0.11" in capsys.readouterr().out
         assert main(["resolve", "web.service.consul", "--type", "SRV", "--json", *at]) == 0
         assert len(json.loads(capsys.readouterr().out)["records"]) == 2
+        assert main(["resolve", "web", "--type", "SRV", "--tag", "v2", *at]) == 0
+        assert capsys.readouterr().out.count("8000 0a00000") == 2
+        assert main(["resolve", "web", "--type", "A", "--tag", "v3", *at]) == 1
+        assert main(["resolve", "web.service.consul", "--tag", "v2", *at]) == 2
+        assert capsys.readouterr().err.count("\n") == 2
         assert main(["deregister", ids[0], *at]) == 0
         assert main(["deregister", ids[0], *at]) == 1
         captured = capsys.readouterr()
@@ -157,7 +204,6 @@ class TestClients:
             ["register", "web", "not an address", "8000"],
             ["register", "bad name!", "10.0.0.1", "8000"],
             ["register", "web", "10.0.0.1", "70000"],
-            ["register", "web", "10.0.0.1", "80", "--meta", "novalue"],
             ["register", "web", "10.0.0.1", "80", "--weight", "-1"],
             ["resolve", "nothing.service.consul"],
             ["resolve", "elsewhere.example."],
@@ -182,6 +228,8 @@ class TestLoad:
         ("text", "message"),
         [
             ("{", "not JSON"),
+            ("[" * 100_000, "not JSON"),
+            ("\ufffd".encode("utf-16").decode("latin-1"), "not JSON"),
             ("7", "expected a list"),
             ("[7]", "expected a list"),
             ('[{"service": "web"}]', "entry 1"),
@@ -281,6 +329,22 @@ class TestLookup:
         (tmp_path / "routes").write_bytes(b"")
         assert main(["lookup", "--routes", str(tmp_path / "routes"), "10.0.0.1"]) == 0
         assert capfdbinary.readouterr().out == b"10.0.0.1\t-\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "routes").write_text("10.0.0.0/8")
+    lookup = f"{sys.executable} -m fastpath lookup --routes {tmp_path / 'routes'}"
+    for arguments in ("", " 10.0.0.1"):
+        done = subprocess.run(
+            ["sh", "-c", f"{lookup}{arguments} {closed}"],
+            input="",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:

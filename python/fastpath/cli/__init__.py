@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     top.add_argument("--version", action="version", version=f"fastpath {__version__}")
     top.add_argument("command", choices=_COMMANDS, metavar="command", help="one of the commands below")
     top.add_argument("arguments", nargs=argparse.REMAINDER, help="`fastpath COMMAND --help` explains them")
+    for stream in ("stdin", "stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the caller (`>&-`)
+            setattr(sys, stream, open(os.devnull, "r" if stream == "stdin" else "w"))  # noqa: SIM115
     try:
         command = top.parse_args(arguments[:1]).command
         options = parser_of(command).parse_args(arguments[1:])

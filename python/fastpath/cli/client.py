@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from fastpath.cli import control
 from fastpath.cli.output import print_json, table
@@ -24,7 +25,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--id", help="default: made from service, address and port")
         parser.add_argument("--weight", type=int, default=1, help="0 drains (default: %(default)s)")
         parser.add_argument("--tag", action="append", default=[], help="may be given more than once")
-        parser.add_argument("--meta", action="append", default=[], metavar="KEY=VALUE")
+        parser.add_argument("--meta", action="append", default=[], type=parse_meta, metavar="KEY=VALUE")
         parser.add_argument("--zone")
         parser.add_argument("--priority", type=int, default=0)
         parser.add_argument("--ttl", type=float, metavar="SECONDS", help="a lease: renew it, or it runs out")
@@ -34,11 +35,11 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", help="a service, or a DNS name below the domain")
         parser.add_argument(
             "--type",
-            default="A",
             type=str.upper,
             choices=["A", "AAAA", "SRV", "PTR", "TXT", "SOA", "NS", "ANY"],
+            help="ask for DNS records of this type (default for a DNS name: A)",
         )
-        parser.add_argument("--tag")
+        parser.add_argument("--tag", help="only what carries it, when the name is a service")
     parser.add_argument(
         "--control",
         default=str(control.default_path()),
@@ -48,6 +49,14 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print data as JSON")
 
 
+def parse_meta(text: str) -> tuple[str, str]:
+    """``KEY=VALUE`` as (key, value)."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
 def run(options: argparse.Namespace) -> int:
     """Make the one call and print its answer."""
     with control.ControlClient(options.control) as client:
@@ -55,12 +64,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _register(client: control.ControlClient, options: argparse.Namespace) -> int:
-    meta = {}
-    for pair in options.meta:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--meta {pair!r} is not KEY=VALUE")
-        meta[key] = value
     instance = client.call(
         "register",
         service=options.service,
@@ -69,7 +72,7 @@ def _register(client: control.ControlClient, options: argparse.Namespace) -> int
         id=options.id,
         weight=options.weight,
         tags=options.tag,
-        meta=meta,
+        meta=dict(options.meta),
         zone=options.zone,
         priority=options.priority,
         ttl_s=options.ttl,
@@ -103,8 +106,11 @@ def _services(client: control.ControlClient, options: argparse.Namespace) -> int
 
 
 def _resolve(client: control.ControlClient, options: argparse.Namespace) -> int:
-    if "." in options.name:
-        answer = client.call("query", name=options.name, rdtype=options.type)
+    if "." in options.name and options.tag is not None:
+        print("fastpath resolve: --tag goes with a service; in a DNS name write TAG.NAME...", file=sys.stderr)
+        return 2
+    if "." in options.name or options.type is not None:
+        answer = client.call("query", name=options.name, rdtype=options.type or "A", tag=options.tag)
         if options.json:
             print_json(answer)
         else:

@@ -6,6 +6,7 @@ open the socket's file (mode 0600) may call: there is no other authentication.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -31,8 +32,16 @@ class _Handler(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
+        # A client may go at any time.
+        with contextlib.suppress(ConnectionError):
+            self._answer_lines()
+
+    def _answer_lines(self) -> None:
         while line := self.rfile.readline(MAX_REQUEST):
+            whole = line.endswith(b"\n") or len(line) < MAX_REQUEST
             try:
+                if not whole:
+                    raise ValueError(f"a request has at most {MAX_REQUEST} bytes")
                 request = json.loads(line)
                 if not isinstance(request, dict) or not isinstance(request.get("call"), str):
                     raise ValueError('expected an object like {"call": "services"}')
@@ -43,14 +52,15 @@ class _Handler(socketserver.StreamRequestHandler):
             except (Error, ValueError, TypeError, KeyError, RecursionError) as error:
                 text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
                 answer = {"error": f"{text}", "type": type(error).__name__}
-            try:
-                self.wfile.write(json.dumps(answer).encode() + b"\n")
-            except OSError:
+            self.wfile.write(json.dumps(answer).encode() + b"\n")
+            if not whole:
                 return
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    # One client more than wait here is refused at once, whatever its timeout.
+    request_queue_size = 1024
     calls: Mapping[str, Callable[..., Any]]
 
 
@@ -80,6 +90,8 @@ class ControlServer:
         before = os.umask(0o177)
         try:
             self._server = _Server(str(self.path), _Handler)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from None
         finally:
             os.umask(before)
         self._server.calls = calls

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import itertools
 import json
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     fib, lines = load_routes(options.routes)
     chunks: Iterable[list[bytes]]
     if options.addresses:
-        chunks = [[address.encode() for address in options.addresses]]
+        chunks = [[os.fsencode(address) for address in options.addresses]]
     else:
         chunks = _chunks(sys.stdin.buffer)
     status = 0

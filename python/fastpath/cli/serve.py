@@ -23,7 +23,13 @@ EXAMPLES = {"serve": "  fastpath serve --dns 127.0.0.1:8600 --data registry.db -
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """Options of `serve`."""
-    parser.add_argument("--dns", default="127.0.0.1:8600", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument(
+        "--dns",
+        type=parse_endpoint,
+        default="127.0.0.1:8600",
+        metavar="HOST:PORT",
+        help="default: %(default)s",
+    )
     parser.add_argument(
         "--domain", default="consul", help="names are answered below it (default: %(default)s)"
     )
@@ -47,9 +53,9 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 def parse_endpoint(text: str) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port`` as (host, port)."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or not host:
-        raise ValueError(f"{text!r} is not HOST:PORT")
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
 
 
@@ -87,7 +93,9 @@ def calls_of(registry: Registry, resolver: Resolver) -> Mapping[str, Callable[..
     def resolve(service: str, tag: str | None = None) -> list[dict[str, Any]]:
         return [instance_as_dict(instance) for instance in resolver.resolve(service, tag=tag)]
 
-    def query(name: str, rdtype: str = "A") -> dict[str, Any]:
+    def query(name: str, rdtype: str = "A", tag: str | None = None) -> dict[str, Any]:
+        if "." not in name:
+            name = ".".join([*([tag] if tag else []), name, "service", resolver.domain])
         answer = resolver.query(name, rdtype)
         return {
             "records": [str(r) for r in answer.records],
@@ -110,7 +118,7 @@ def load(registry: Registry, path: str) -> int:
     """Register every instance of a JSON file; returns how many. All of them are checked first."""
     try:
         entries = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if isinstance(entries, dict):
         entries = entries.get("services")
@@ -129,7 +137,7 @@ def load(registry: Registry, path: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    host, port = parse_endpoint(options.dns)
+    host, port = options.dns
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
