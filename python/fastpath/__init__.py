@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from fastpath.hashing import hash64, hash64_many
     from fastpath.registry import Changes, Instance, Registry
     from fastpath.switch import Port, Switch
-    from fastpath.tables import ExactTable, Fdb, Fib, FlowTable, ForwardingTable
+    from fastpath.tables import (
+        Decision,
+        ExactTable,
+        Fdb,
+        Fib,
+        FlowTable,
+        ForwardingTable,
+        Policy,
+        Rule,
+    )
 
 _HOME = {
     "balance": ["Backend", "Balancer", "Change", "Explanation", "Lease", "OutlierDetection"],
@@ -46,7 +55,16 @@ _HOME = {
     "hashing": ["hash64", "hash64_many"],
     "registry": ["Changes", "Instance", "Registry"],
     "switch": ["Port", "Switch"],
-    "tables": ["ExactTable", "Fdb", "Fib", "FlowTable", "ForwardingTable"],
+    "tables": [
+        "Decision",
+        "ExactTable",
+        "Fdb",
+        "Fib",
+        "FlowTable",
+        "ForwardingTable",
+        "Policy",
+        "Rule",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = {
@@ -73,6 +91,7 @@ __all__ = [
     "CapacityError",
     "Change",
     "Changes",
+    "Decision",
     "DnsServer",
     "Error",
     "ExactTable",
@@ -86,10 +105,12 @@ __all__ = [
     "NoAnswer",
     "NotSupported",
     "OutlierDetection",
+    "Policy",
     "Port",
     "Registry",
     "ResolveError",
     "Resolver",
+    "Rule",
     "StoreError",
     "Switch",
     "__version__",
