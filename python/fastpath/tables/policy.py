@@ -192,8 +192,8 @@ class Policy:
     write, and :meth:`replace` exchanges all rules of a family at once. Every decision counts as a hit of its
     rule.
 
-    Cost: a scalar decision takes some microseconds, most of them for reading the addresses; batches take 50 to
-    100 ns a packet at a thousand rules. An insert or delete rebuilds one of the tuples (some twenty at a
+    Cost: a scalar decision takes some microseconds, most of them for reading the addresses; batches take 50
+    to 100 ns a packet at a thousand rules. An insert or delete rebuilds one of the tuples (some twenty at a
     thousand rules) that the rules fall into.
 
     Source: merged tuples, after Daly et al., "TupleMerge: Fast Software Packet Processing for Online Packet
