@@ -341,6 +341,22 @@ bool ShortRib::put(std::uint32_t key, std::uint32_t value) {
   return added;
 }
 
+std::vector<std::uint64_t> ShortRib::raw() const {
+  std::vector<std::uint64_t> cells(cells_.size());
+  if (!cells.empty()) std::memcpy(cells.data(), cells_.data(), cells.size() * sizeof(Cell));
+  return cells;
+}
+
+bool ShortRib::restore(const std::uint8_t* cells, std::size_t bytes) {
+  const std::size_t n = bytes / sizeof(Cell);
+  if (bytes % sizeof(Cell) != 0 || (n & (n - 1)) != 0) return false;
+  cells_.resize(n);
+  if (n != 0) std::memcpy(cells_.data(), cells, bytes);
+  size_ = static_cast<std::size_t>(
+      std::count_if(cells_.begin(), cells_.end(), [](Cell cell) { return cell.key != 0; }));
+  return size_ * 4 <= n * 3;
+}
+
 bool ShortRib::erase(std::uint32_t key) noexcept {
   if (cells_.empty()) return false;
   const std::size_t mask = cells_.size() - 1;
@@ -369,15 +385,20 @@ struct Fib::Slots {
   };
   std::uint8_t code[256];   // bits of the best prefix beyond the node's own; 0: none
   std::uint32_t leaf[256];  // its value, or the view's `none`
-  std::uint32_t ref[256];   // child, or 0
-  bool refs = false;        // some slot has a child
+  std::uint32_t ref[256];   // child, or 0; unset without `refs`
+  bool refs = false;        // some slot may have a child
   unsigned hidden_count = 0;
   Hidden hidden[256];
 
-  explicit Slots(std::uint32_t none) {
+  // A node without anything. Left out where decode() fills the slots from a node.
+  void clear(std::uint32_t none) {
     std::memset(code, 0, sizeof code);
     std::fill(leaf, leaf + 256, none);
-    std::memset(ref, 0, sizeof ref);
+  }
+  void add_child(unsigned slot, std::uint32_t child) {
+    if (!refs) std::memset(ref, 0, sizeof ref);
+    refs = true;
+    ref[slot] = child;
   }
 
   bool visible(unsigned base, unsigned c) const {
@@ -466,8 +487,11 @@ std::size_t Fib::entry_bytes(int family, unsigned level) const noexcept {
 }
 
 void Fib::decode(int family, unsigned level, std::uint32_t ref, Slots& slots) const {
-  if (ref == 0) return;
   const fib::View& view = work_->view;
+  if (ref == 0) {
+    slots.clear(view.none);
+    return;
+  }
   const Node node = node_at(arena_->base(), ref);
   const std::size_t bytes = entry_bytes(family, level);
   const Tail tail = tail_of(node, bytes);
@@ -480,8 +504,7 @@ void Fib::decode(int family, unsigned level, std::uint32_t ref, Slots& slots) co
       leaf = read<std::uint32_t>(entry);
     }
     if (child) {
-      slots.ref[start] = read<std::uint32_t>(entry + kEntryRef);
-      slots.refs |= slots.ref[start] != 0;
+      if (const auto ref_below = read<std::uint32_t>(entry + kEntryRef)) slots.add_child(start, ref_below);
     }
     std::memset(slots.code + start, static_cast<int>(code_at(tail.codes, interval)), end - start);
     std::fill(slots.leaf + start, slots.leaf + end, leaf);
@@ -552,9 +575,10 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
     codes[interval / 2] =
         static_cast<std::uint8_t>(codes[interval / 2] | slots.code[s] << (interval % 2 * 4));
     ++interval;
-    const std::uint32_t leaf = slots.ref[s] != 0 && bytes != 8 ? view.deep : slots.leaf[s];
+    const std::uint32_t child = slots.refs ? slots.ref[s] : 0;
+    const std::uint32_t leaf = child != 0 && bytes != 8 ? view.deep : slots.leaf[s];
     if (bytes == 8) {
-      write(entry, make_entry(slots.ref[s], leaf));
+      write(entry, make_entry(child, leaf));
     } else if (bytes == 4) {
       write(entry, leaf);
     } else {
@@ -640,10 +664,9 @@ std::uint32_t Fib::with_child(int family, unsigned level, std::uint32_t ref, uns
       return ref;
     }
   }
-  Slots slots(work_->view.none);
+  Slots slots;
   decode(family, level, ref, slots);
-  slots.ref[slot] = child;
-  slots.refs = true;
+  slots.add_child(slot, child);
   replace(family, level, ref);
   return encode(family, level, slots);
 }
@@ -656,11 +679,40 @@ std::uint32_t Fib::put(int family, unsigned level, std::uint32_t ref, const std:
     const std::uint32_t fresh = put(family, level + 8, child, address, length, value, added);
     return fresh == child ? ref : with_child(family, level, ref, slot, fresh);
   }
-  Slots slots(work_->view.none);
+  if (const std::uint32_t fresh = with_value(family, level, ref, slot, length - level, value)) return fresh;
+  Slots slots;
   decode(family, level, ref, slots);
   added = slots.insert(slot, length - level, value);
   replace(family, level, ref);
   return encode(family, level, slots);
+}
+
+// A copy of a node in which a visible prefix has another value, or 0 where it is not visible.
+std::uint32_t Fib::with_value(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
+                              std::uint32_t value) {
+  if (ref == 0) return 0;
+  const Node old = node_at(arena_->base(), ref);
+  const std::size_t bytes = entry_bytes(family, level);
+  const Tail tail = tail_of(old, bytes);
+  const std::size_t first = old.interval_of(base);
+  const std::size_t last = old.interval_of(base + span_of(code) - 1);
+  std::size_t interval = first;
+  while (interval <= last && code_at(tail.codes, interval) != code) ++interval;
+  if (interval > last || (tail.children != nullptr && bytes != 8)) return 0;
+  replace(family, level, ref);
+  const std::uint32_t unit = allocate(static_cast<std::size_t>(tail.end - old.begin));
+  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
+  std::memcpy(p, old.begin, static_cast<std::size_t>(tail.end - old.begin));
+  std::uint8_t* const entries = p + (old.entries() - old.begin);
+  for (; interval <= last; ++interval) {
+    if (code_at(tail.codes, interval) != code) continue;
+    if (bytes == 2) {
+      write(entries + 2 * interval, static_cast<std::uint16_t>(value));
+    } else {
+      write(entries + bytes * interval, value);
+    }
+  }
+  return make_ref(unit, old.tiny);
 }
 
 std::uint32_t Fib::remove(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
@@ -672,7 +724,7 @@ std::uint32_t Fib::remove(int family, unsigned level, std::uint32_t ref, const s
     const std::uint32_t fresh = remove(family, level + 8, child, address, length, removed);
     return fresh == child ? ref : with_child(family, level, ref, slot, fresh);
   }
-  Slots slots(work_->view.none);
+  Slots slots;
   decode(family, level, ref, slots);
   removed = slots.erase(slot, length - level, work_->view.none);
   if (!removed) return ref;
@@ -933,7 +985,7 @@ std::optional<std::uint32_t> Fib::get(int family, const std::uint8_t* address, u
                                             : work_->pages[std::size_t{work_->root6[top]} << 8 | address[2]]);
   for (; length > level + 8 && ref != 0; level += 8) ref = child_of(family, level, ref, address[level / 8]);
   if (ref == 0) return std::nullopt;
-  Slots slots(work_->view.none);
+  Slots slots;
   decode(family, level, ref, slots);
   const unsigned base = address[level / 8];
   const unsigned code = length - level;
@@ -951,7 +1003,7 @@ std::optional<std::uint32_t> Fib::get(int family, const std::uint8_t* address, u
 void Fib::walk(int family, unsigned level, std::uint32_t ref, std::uint8_t* address, unsigned first,
                unsigned last, unsigned least, const std::function<void(const Route&)>& f) const {
   if (ref == 0) return;
-  Slots slots(work_->view.none);
+  Slots slots;
   decode(family, level, ref, slots);
   // Prefixes by first slot, then by code.
   std::array<std::uint16_t, 512> order;
@@ -985,7 +1037,7 @@ void Fib::walk(int family, unsigned level, std::uint32_t ref, std::uint8_t* addr
                                     : slots.find_hidden(s, code)->value;
       f(route);
     }
-    if (slots.ref[s] != 0) {
+    if (slots.refs && slots.ref[s] != 0) {
       address[level / 8] = static_cast<std::uint8_t>(s);
       walk(family, level + 8, slots.ref[s], address, 0, 255, 1, f);
       address[level / 8] = 0;
@@ -1316,21 +1368,64 @@ std::vector<Fib::Route> Fib::all_routes() const {
   return all;
 }
 
+// Bulk input by family: sorted, each prefix once.
+struct Fib::Items {
+  std::vector<Item4> four;
+  std::vector<Item6> six;
+
+  explicit Items(const std::vector<Route>& routes) {
+    for (const Route& route : routes) {
+      if (route.family == 4) {
+        const std::uint32_t address = __builtin_bswap32(read<std::uint32_t>(route.address));
+        four.push_back({std::uint64_t{address} << 8 | route.length, route.value});
+      } else {
+        six.push_back({__builtin_bswap64(read<std::uint64_t>(route.address)),
+                       __builtin_bswap64(read<std::uint64_t>(route.address + 8)), route.value, route.length});
+      }
+    }
+    sort_items(four);
+    sort_items(six);
+    drop_repeated(four);
+    drop_repeated(six);
+  }
+  // At most a chain of single-entry nodes a prefix; reserved addresses cost nothing.
+  std::size_t room() const { return four.size() * 256 + six.size() * 2048 + kSlack; }
+};
+
 void Fib::insert_many(const std::vector<Route>& added) {
   if (added.size() < kBulk || added.size() * 8 < size4_ + size6_) {
     for (const Route& route : added) insert(route.family, route.address, route.length, route.value);
     return;
   }
-  std::vector<Route> all = all_routes();
-  all.insert(all.end(), added.begin(), added.end());
-  rebuild(all, 0);
+  const bool into_empty =
+      std::all_of(added.begin(), added.end(), [this](const Route& r) { return size(r.family) == 0; });
+  if (!into_empty) {
+    std::vector<Route> all = all_routes();
+    all.insert(all.end(), added.begin(), added.end());
+    rebuild(all, 0);
+  } else if (size4_ + size6_ == 0) {
+    rebuild(added, 0);
+  } else {
+    // The other family stays where it is.
+    for (const Route& route : added) accept(route.value);
+    Items items(added);
+    const std::size_t room = items.room();
+    if (arena_->reserved() - arena_->top() < room) relocate(arena_->reserved() + room);
+    if (!building_) {
+      building_ = clone(*work_);
+      work_ = building_.get();
+    }
+    fill(items);
+    publish_built();
+  }
 }
 
 void Fib::clear() { rebuild({}, 0); }
 
 template <typename Item>
 std::uint32_t Fib::build(unsigned level, const Item* begin, const Item* end) {
-  Slots slots(work_->view.none);
+  Slots slots;
+  slots.clear(work_->view.none);
   struct Local {
     std::uint8_t slot;
     std::uint8_t code;
@@ -1344,8 +1439,7 @@ std::uint32_t Fib::build(unsigned level, const Item* begin, const Item* end) {
       // Everything that follows within this slot is longer too.
       const Item* last = item + 1;
       while (last != end && last->slot(level) == slot) ++last;
-      slots.ref[slot] = build(level + 8, item, last);
-      slots.refs = true;
+      slots.add_child(slot, build(level + 8, item, last));
       item = last;
       continue;
     }
@@ -1363,89 +1457,78 @@ std::uint32_t Fib::build(unsigned level, const Item* begin, const Item* end) {
   return encode(Item::family, level, slots);
 }
 
+// Puts prefixes into families that have none, in a state that is not published.
+void Fib::fill(const Items& items) {
+  const auto put_short = [](const auto& item, ShortRib& rib) {
+    const std::uint32_t key = 1u << item.length() | item.short_bits() >> (24 - item.length());
+    rib.put(key, item.value);
+    return key;
+  };
+  if (!items.four.empty()) own_root(4);
+  if (!items.six.empty()) own_root(6);
+  const Item4* const end4 = items.four.data() + items.four.size();
+  for (const Item4* item = items.four.data(); item != end4;) {
+    if (item->length() <= 16) {
+      paint4(put_short(*item, short4_), 0, 16, {item->value, static_cast<std::uint8_t>(item->length())});
+      ++item;
+      continue;
+    }
+    const std::size_t top = item->key >> 24;
+    const Item4* last = item + 1;
+    while (last != end4 && last->key >> 24 == top) ++last;
+    work_->root4[top] = make_entry(build(16, item, last), entry_leaf(work_->root4[top]));
+    item = last;
+  }
+  const Item6* const end6 = items.six.data() + items.six.size();
+  for (const Item6* item = items.six.data(); item != end6;) {
+    if (item->length() <= 24) {
+      paint6(put_short(*item, short6_), 0, 24, {item->value, static_cast<std::uint8_t>(item->length())});
+      ++item;
+      continue;
+    }
+    const Item6* last = item + 1;
+    while (last != end6 && last->high >> 40 == item->high >> 40) ++last;
+    const std::uint32_t page = own_page(item->high >> 48);
+    const std::size_t at = std::size_t{page} << 8 | (item->high >> 40 & 0xFF);
+    work_->pages[at] = make_entry(build(24, item, last), entry_leaf(work_->pages[at]));
+    item = last;
+  }
+  if (!items.four.empty()) size4_ = items.four.size();
+  if (!items.six.empty()) size6_ = items.six.size();
+  // Pages given up on the way were never seen.
+  for (const Piece& piece : replaced_) free_pages_.push_back(piece.at);
+  replaced_.clear();
+}
+
 // Builds everything anew from `routes`, later ones winning, in a form that also takes `value`.
 void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
-  std::vector<Item4> items4;
-  std::vector<Item6> items6;
   std::uint32_t greatest = value;
-  for (const Route& route : routes) {
-    greatest = std::max(greatest, route.value);
-    if (route.family == 4) {
-      const std::uint32_t address = __builtin_bswap32(read<std::uint32_t>(route.address));
-      items4.push_back({std::uint64_t{address} << 8 | route.length, route.value});
-    } else {
-      items6.push_back({__builtin_bswap64(read<std::uint64_t>(route.address)),
-                        __builtin_bswap64(read<std::uint64_t>(route.address + 8)), route.value,
-                        route.length});
-    }
-  }
+  for (const Route& route : routes) greatest = std::max(greatest, route.value);
   std::uint32_t none = kShortNone;
   std::uint32_t deep = kShortDeep;
   if (greatest >= kShortDeep) {
     none = kLongNone;
     deep = kLongDeep;
-    if (greatest >= kLongDeep) {
-      // Two integers that nobody uses, from the top.
-      std::vector<std::uint32_t> used;
-      for (const Route& route : routes) used.push_back(route.value);
-      used.push_back(value);
-      std::sort(used.begin(), used.end(), std::greater<>());
-      std::uint32_t candidate = kLongNone;
-      std::array<std::uint32_t, 2> unused{};
-      std::size_t found = 0;
-      for (std::size_t i = 0; found < 2; --candidate) {
-        while (i < used.size() && used[i] > candidate) ++i;
-        if (i == used.size() || used[i] != candidate) unused[found++] = candidate;
-      }
-      none = unused[0];
-      deep = unused[1];
-    }
   }
-  sort_items(items4);
-  sort_items(items6);
-  drop_repeated(items4);
-  drop_repeated(items6);
-  // At most a chain of single-entry nodes a prefix; reserved addresses cost nothing.
-  const std::size_t reserve = reserve_ + items4.size() * 256 + items6.size() * 2048;
-  start(empty_state(reserve, none, deep));
-  if (!items4.empty()) own_root(4);
-  if (!items6.empty()) own_root(6);
-  for (std::size_t i = 0; i < items4.size();) {
-    const Item4& item = items4[i];
-    if (item.length() <= 16) {
-      const std::uint32_t key = 1u << item.length() | item.short_bits() >> (24 - item.length());
-      short4_.put(key, item.value);
-      paint4(key, 0, 16, {item.value, static_cast<std::uint8_t>(item.length())});
-      ++i;
-      continue;
+  if (greatest >= kLongDeep) {
+    // Two integers that nobody uses, from the top.
+    std::vector<std::uint32_t> used;
+    for (const Route& route : routes) used.push_back(route.value);
+    used.push_back(value);
+    std::sort(used.begin(), used.end(), std::greater<>());
+    std::array<std::uint32_t, 2> unused{};
+    std::size_t found = 0;
+    std::size_t i = 0;
+    for (std::uint32_t candidate = kLongNone; found < 2; --candidate) {
+      while (i < used.size() && used[i] > candidate) ++i;
+      if (i == used.size() || used[i] != candidate) unused[found++] = candidate;
     }
-    std::size_t last = i + 1;
-    while (last != items4.size() && items4[last].key >> 24 == item.key >> 24) ++last;
-    const std::size_t top = item.key >> 24;
-    work_->root4[top] = make_entry(build(16, &items4[i], &items4[0] + last), entry_leaf(work_->root4[top]));
-    i = last;
+    none = unused[0];
+    deep = unused[1];
   }
-  for (std::size_t i = 0; i < items6.size();) {
-    const Item6& item = items6[i];
-    if (item.length() <= 24) {
-      const std::uint32_t key = 1u << item.length() | item.short_bits() >> (24 - item.length());
-      short6_.put(key, item.value);
-      paint6(key, 0, 24, {item.value, static_cast<std::uint8_t>(item.length())});
-      ++i;
-      continue;
-    }
-    std::size_t last = i + 1;
-    while (last != items6.size() && items6[last].high >> 40 == item.high >> 40) ++last;
-    const std::uint32_t page = own_page(item.high >> 48);
-    const std::size_t at = std::size_t{page} << 8 | (item.high >> 40 & 0xFF);
-    work_->pages[at] = make_entry(build(24, &items6[i], &items6[0] + last), entry_leaf(work_->pages[at]));
-    i = last;
-  }
-  size4_ = items4.size();
-  size6_ = items6.size();
-  // Pages given up while building were never seen.
-  for (const Piece& piece : replaced_) free_pages_.push_back(piece.at);
-  replaced_.clear();
+  const Items items(routes);
+  start(empty_state(reserve_ + items.room(), none, deep));
+  fill(items);
   publish_built();
 }
 

@@ -72,12 +72,7 @@ void Fib::save(const std::function<void(const void*, std::size_t)>& write, const
   const fib::State& state = *work_;
   std::vector<std::uint8_t> own_pages;
   for (const Page& page : page_book_) own_pages.push_back(page.own ? 1 : 0);
-  std::vector<std::uint64_t> shorts[2];
-  for (const auto& [rib, list] : {std::pair{&short4_, &shorts[0]}, std::pair{&short6_, &shorts[1]}}) {
-    rib->for_each([&, list = list](std::uint32_t key, std::uint32_t value) {
-      list->push_back(std::uint64_t{key} << 32 | value);
-    });
-  }
+  const std::vector<std::uint64_t> shorts[2] = {short4_.raw(), short6_.raw()};
   const std::size_t pages = page_book_.size();
   const std::pair<const void*, std::size_t> parts[kSections] = {
       {state.root4.get(), state.owns4 ? fib::kRoots * 8 : 0},
@@ -172,14 +167,9 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
   table->page_book_.resize(pages);
   for (std::size_t i = 0; i < pages; ++i) table->page_book_[i].own = part(5)[i] != 0;
   table->page_capacity_ = pages;
-  for (std::size_t i : {7, 8}) {
-    fib::ShortRib& rib = i == 7 ? table->short4_ : table->short6_;
-    for (std::size_t k = 0; k < header.sections[i].size / 8; ++k) {
-      std::uint64_t cell = 0;
-      std::memcpy(&cell, part(i) + 8 * k, 8);
-      if (cell >> 32 == 0) throw std::invalid_argument("its parts do not fit each other");
-      rib.put(static_cast<std::uint32_t>(cell >> 32), static_cast<std::uint32_t>(cell));
-    }
+  if (!table->short4_.restore(part(7), header.sections[7].size) ||
+      !table->short6_.restore(part(8), header.sections[8].size)) {
+    throw std::invalid_argument("its parts do not fit each other");
   }
   table->size4_ = header.size4;
   table->size6_ = header.size6;

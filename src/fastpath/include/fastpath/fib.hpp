@@ -88,6 +88,9 @@ class ShortRib {
   bool erase(std::uint32_t key) noexcept;
   std::size_t size() const noexcept { return size_; }
   std::size_t nbytes() const noexcept { return cells_.capacity() * sizeof(Cell); }
+  // All cells as they lie in memory, and back; false where they cannot be a table's.
+  std::vector<std::uint64_t> raw() const;
+  bool restore(const std::uint8_t* cells, std::size_t bytes);
   template <typename F>
   void for_each(F&& f) const {
     for (const Cell& cell : cells_) {
@@ -212,6 +215,7 @@ class Fib {
   explicit Fib(Bare) : reserve_(0) {}
 
   struct Slots;
+  struct Items;
   struct Answer {
     std::uint32_t leaf;
     std::uint8_t length;
@@ -249,6 +253,7 @@ class Fib {
   void accept(std::uint32_t value);
   std::vector<Route> all_routes() const;
   void rebuild(const std::vector<Route>& routes, std::uint32_t value);
+  void fill(const Items& items);
   template <typename Item>
   std::uint32_t build(unsigned level, const Item* begin, const Item* end);
 
@@ -261,6 +266,8 @@ class Fib {
   std::uint8_t* child_slot(int family, unsigned level, std::uint32_t ref, unsigned slot) const;
   std::uint32_t child_of(int family, unsigned level, std::uint32_t ref, unsigned slot) const;
   std::uint32_t with_child(int family, unsigned level, std::uint32_t ref, unsigned slot, std::uint32_t child);
+  std::uint32_t with_value(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
+                           std::uint32_t value);
   std::uint32_t put(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
                     unsigned length, std::uint32_t value, bool& added);
   std::uint32_t remove(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
