@@ -76,6 +76,7 @@ _SUBMODULES = {
     "errors",
     "hashing",
     "keys",
+    "packets",
     "reference",
     "registry",
 } | {
