@@ -119,9 +119,10 @@ def parse(
     else:
         if offsets is not None:
             raise TypeError("offsets belong to one buffer of frames")
-        if isinstance(frames, str) or not isinstance(frames, Iterable):
-            raise TypeError(f"frames must be bytes, got {type(frames).__name__}")
-        listed = list(frames)
+        try:
+            listed = list(frames)
+        except TypeError:
+            raise TypeError(f"frames must be bytes, got {type(frames).__name__}") from None
         for frame in listed:
             if not isinstance(frame, bytes):
                 raise TypeError(f"each frame must be bytes, got {type(frame).__name__}")
