@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 from typing import Any
 
@@ -23,12 +24,21 @@ POLICIES = (
     "weighted_random",
     "least_request",
     "power_of_two",
+    "peak_ewma",
     *HASH_POLICIES,
 )
 # Hashes spread by the twin's own mixing; few, so that keys come back.
 KEYS = [reference.draw(99, i) for i in range(40)]
 IDS = [f"b{i}" for i in range(8)]
 weights = st.sampled_from([0, 1, 1, 2, 3, 5, 7])
+
+
+def wanted_backends(balancer: Balancer, wanted: dict[str, int]) -> list[Backend]:
+    """Those who stay where they are keep their place."""
+    return [
+        dataclasses.replace(balancer.get(id) or Backend(id, zone="here"), weight=weight)
+        for id, weight in wanted.items()
+    ]
 
 
 class Machine(RuleBasedStateMachine):
@@ -40,8 +50,18 @@ class Machine(RuleBasedStateMachine):
         limit=st.sampled_from([None, 2]),
         mode=st.sampled_from(["all", "fail"]),
         threshold=st.sampled_from([0.5, 0.0]),
+        slow_start_s=st.sampled_from([0.0, 10.0]),
     )
-    def begin(self, seed: int, bound: float | None, limit: int | None, mode: str, threshold: float) -> None:
+    def begin(
+        self,
+        seed: int,
+        bound: float | None,
+        limit: int | None,
+        mode: str,
+        threshold: float,
+        slow_start_s: float,
+    ) -> None:
+        self.now = 1000.0
         options: dict[str, Any] = {
             "seed": seed,
             "table_size": 251,
@@ -50,10 +70,13 @@ class Machine(RuleBasedStateMachine):
             "max_in_flight": limit,
             "panic_mode": mode,
             "panic_threshold": threshold,
+            "slow_start_s": slow_start_s,
+            "clock": lambda: self.now,
         }
         self.real = Balancer((), self.policy, local_zone="here", **options)
         self.twin = ReferenceBalancer(self.policy, **options)
         self.leases: list[Any] = []
+        self.began: dict[Any, float] = {}
 
     def both_pick(self, key: int | None) -> Any:
         explained = self.real.explain(key)
@@ -98,7 +121,33 @@ class Machine(RuleBasedStateMachine):
     def set_weight(self, id: str, weight: int) -> None:
         if id in self.twin.members:
             self.real.set_weight(id, weight)
-            self.twin.members[id].weight = weight
+            self.twin.set_weight(id, weight)
+
+    @rule(more=st.sampled_from([0.001, 0.5, 3.0, 20.0]))
+    def wait(self, more: float) -> None:
+        self.now += more
+
+    @rule(id=st.sampled_from(IDS), ok=st.booleans(), latency_s=st.sampled_from([0.0, 0.01, 0.2, 5.0]))
+    def report(self, id: str, ok: bool, latency_s: float) -> None:
+        if id in self.twin.members:
+            self.real.report(id, ok, latency_s)
+            self.twin.report(id, ok, latency_s)
+
+    @rule(wanted=st.dictionaries(st.sampled_from(IDS), weights, max_size=6))
+    def update(self, wanted: dict[str, int]) -> None:
+        if self.leases:
+            return
+        held = {id: member.weight for id, member in self.twin.members.items()}
+        change = self.real.update(wanted_backends(self.real, wanted))
+        assert change.added == tuple(id for id in wanted if id not in held)
+        assert change.removed == tuple(id for id in held if id not in wanted)
+        assert 0 <= change.moved_fraction <= 1
+        for id in change.added:
+            self.twin.add(id, wanted[id])
+        for id in change.changed:
+            self.twin.set_weight(id, wanted[id])
+        for id in change.removed:
+            self.twin.remove(id)
 
     @rule(id=st.sampled_from(IDS), healthy=st.booleans())
     def set_healthy(self, id: str, healthy: bool) -> None:
@@ -124,12 +173,15 @@ class Machine(RuleBasedStateMachine):
         if lease:
             self.twin.members[lease.backend.id].in_flight += 1
             self.leases.append(lease)
+            self.began[lease] = self.now
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         if self.leases:
             lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
             self.twin.members[lease.backend.id].in_flight -= 1
+            if self.policy == "peak_ewma":
+                self.twin.report(lease.backend.id, True, self.now - self.began.pop(lease))
             lease.release()
             lease.release()
 
@@ -184,6 +236,7 @@ def test_picks_agree(policy: str) -> None:
             max_examples=15,
             stateful_step_count=30,
             deadline=None,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -21,7 +21,7 @@ std::vector<const Kernels*> all_kernels() {
 }
 
 void slots_agree() {
-  for (const std::uint32_t slots : {2u, 7u, 251u, 65537u, 1048573u, 1048583u, 5000011u}) {
+  for (const std::uint32_t slots : {2u, 7u, 65537u, 524309u, 1048573u, 1048583u}) {
     std::vector<std::uint16_t> table(slots + 1);
     for (std::uint32_t i = 0; i < slots; ++i) table[i] = static_cast<std::uint16_t>(i * 2654435761u >> 7);
     for (std::size_t n = 0; n < 70; ++n) {
@@ -87,7 +87,7 @@ void digest() {
 
 // More ids than two bytes hold.
 void wide_ids() {
-  for (const Policy policy : {Policy::maglev, Policy::stable, Policy::weighted_round_robin, Policy::jump}) {
+  for (const Policy policy : {Policy::stable, Policy::weighted_round_robin}) {
     Options options;
     options.table.policy = policy;
     options.table.slots = 131101;

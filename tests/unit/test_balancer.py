@@ -6,6 +6,8 @@ import asyncio
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -298,6 +300,22 @@ def test_start_is_random_unless_seeded() -> None:
     made = [str(i) for i in range(64)]
     assert len({Balancer(made).pick().id for _ in range(64)}) > 10
     assert {Balancer(made, seed=9).pick().id for _ in range(5)} == {"0"}
+
+
+def test_forks_part_ways() -> None:
+    program = """
+import os
+from fastpath import Balancer
+free, fixed = Balancer(["a"]), Balancer(["a"], seed=3)
+fixed.pick()
+was = free.position
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if free.position != was and fixed.position == 1 else 1)
+assert free.position == was
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 # --- members ------------------------------------------------------------------------------------------------

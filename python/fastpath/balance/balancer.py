@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -32,6 +34,18 @@ _COMPAT = {
 # Placed by ``address:port``, as the other system does, if there is an address.
 _BY_ADDRESS = ("nginx", "envoy", "libmemcached")
 _DEFAULT_PORT = 11211  # libmemcached leaves it out of what it hashes
+
+
+# Processes that fork after making a balancer would otherwise all go on at the same position.
+_unseeded: weakref.WeakSet[Balancer] = weakref.WeakSet()
+
+
+def _part_ways() -> None:
+    for balancer in _unseeded:
+        balancer.position = secrets.randbits(62)
+
+
+os.register_at_fork(after_in_child=_part_ways)
 
 
 def _number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> Any:
@@ -89,8 +103,8 @@ class Balancer(Core):
         ``jump``, ``stable`` (a table of slots like ``maglev`` that moves hardly more keys than it must).
     seed : int, optional
         0..2**64-1. The picks are a function of seed and position, and start at position 0. Without a seed
-        both are random, so that many processes do not start with the same backend. It also chooses the
-        subset.
+        both are random, also after a fork, so that many processes do not start with the same backend. It also
+        chooses the subset.
     table_size : int
         Slots of ``maglev`` and ``stable``: a prime, at least 100 for every backend to balance well.
     load_bound : float, optional
@@ -277,6 +291,8 @@ class Balancer(Core):
             None if outlier is None else dataclasses.asdict(outlier),
             clock,
         )
+        if given is None and compat is None:
+            _unseeded.add(self)
         self._apply([self._row(backend) for backend in _backends(backends)], [], [], False)
         if self._checked:
             self._rebuild()
@@ -390,7 +406,9 @@ class Balancer(Core):
             return float(np.count_nonzero(before != after)) / before.size
         size = max(before.size, after.size)
         padded = [np.pad(shares, (0, size - shares.size)) for shares in (before, after)]
-        return float(np.abs(padded[0] - padded[1]).sum()) / 2 if padded[0].any() else float(padded[1].any())
+        if not padded[0].any():
+            return float(padded[1].any())
+        return min(1.0, float(np.abs(padded[0] - padded[1]).sum()) / 2)
 
     def set_weight(self, id: str, weight: float) -> None:
         """Changes one weight; 0 means no new picks. A raise follows ``slow_start_s``.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
+import struct
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -239,6 +241,10 @@ class Member:
     healthy: bool = True
     draining: bool = False
     in_flight: int = 0
+    cost: float = 0.0
+    stamp: float = 0.0
+    ramp_from: float = 1.0
+    ramp_start: float = -math.inf
 
 
 class ReferenceBalancer:
@@ -257,8 +263,16 @@ class ReferenceBalancer:
         panic_threshold: float = 0.5,
         panic_mode: str = "all",
         overprovisioning: float = 1.4,
+        slow_start_s: float = 0.0,
+        decay_s: float = 10.0,
+        failure_latency_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy = policy
+        self.slow_start_s = slow_start_s
+        self.decay_s = decay_s
+        self.failure_latency_s = failure_latency_s
+        self.clock = clock
         self.seed = seed
         self.position = 0
         self.slots = table_size
@@ -284,6 +298,37 @@ class ReferenceBalancer:
             self.slots_used += 1
             slot = self.slots_used
         self.members[id] = Member(id, slot, weight, priority, local)
+        self.members[id].ramp_from, self.members[id].ramp_start = 0.0, self.clock()
+
+    def set_weight(self, id: str, weight: float) -> None:
+        """A raise begins where the member is now."""
+        member = self.members[id]
+        if weight == member.weight:
+            return
+        reached = member.weight * self.ramp(member)
+        if weight > reached:
+            member.ramp_from, member.ramp_start = reached / weight, self.clock()
+        else:
+            member.ramp_start = -math.inf
+        member.weight = weight
+
+    def ramp(self, member: Member) -> float:
+        """The part of its weight that a member has reached."""
+        elapsed = max(self.clock() - member.ramp_start, 0.001)
+        if elapsed >= self.slow_start_s:
+            return 1.0
+        # The core keeps the start as a 32-bit float.
+        start: float = struct.unpack("f", struct.pack("f", member.ramp_from))[0]
+        return start + (1.0 - start) * max(0.1, elapsed / self.slow_start_s)
+
+    def report(self, id: str, ok: bool, latency_s: float) -> None:
+        """A latency: up at once, down by its moving average."""
+        member = self.members[id]
+        seen = latency_s if ok else max(latency_s, self.failure_latency_s)
+        keep = math.exp(-max(0.0, self.clock() - member.stamp) / self.decay_s)
+        decayed = member.cost * keep + seen * (1.0 - keep)
+        member.cost = max(seen if seen > member.cost else decayed, 1e-9)
+        member.stamp = self.clock()
 
     def remove(self, id: str) -> None:
         """Takes a member out."""
@@ -368,6 +413,7 @@ class _Tier:
         self.members = members
         self.panic = panic
         self.key = key
+        self.salt = key if key is not None else 0
         self.owner: Member | None = None
         self.bound = math.inf
         live = sum(m.weight for m in members if m.healthy and self.state_ok(m) and not m.draining)
@@ -386,7 +432,13 @@ class _Tier:
     def open(self, member: Member) -> bool:
         """Whether it may take this pick."""
         sticky = self.key is not None and self.key in self.balancer.known
-        return self.state_ok(member) and (not member.draining or sticky) and self.below_bound(member)
+        if not self.state_ok(member) or (member.draining and not sticky):
+            return False
+        # Of the picks that are its own, a member in slow start takes its part.
+        part = self.balancer.ramp(member)
+        if part < 1.0 and unit(mix64(self.salt ^ (member.slot * _GOLDEN & _MASK))) >= part:
+            return False
+        return self.below_bound(member)
 
     def fallback(self, x: int, without: Member | None = None) -> Member | None:
         """By weight among all that are open to anybody."""
@@ -396,7 +448,7 @@ class _Tier:
             if self.state_ok(m) and not m.draining and self.below_bound(m) and m is not without
         ]
         even = self.balancer.policy in ("round_robin", "random")
-        weights = [1.0 if even else m.weight for m in left]
+        weights = [(1.0 if even else m.weight) * self.balancer.ramp(m) for m in left]
         total = 0.0
         for weight in weights:
             total += weight
@@ -409,6 +461,7 @@ class _Tier:
 
     def choose(self, x: int, cursor: int) -> tuple[Member | None, int]:
         """The member and how many positions it took."""
+        self.salt = x
         policy = self.balancer.policy
         if policy in ("round_robin", "weighted_round_robin"):
             order = list(range(len(self.members)))
@@ -416,18 +469,20 @@ class _Tier:
                 order = weighted_schedule([int(m.weight) for m in self.members])
             for step in range(len(order)):
                 member = self.members[order[(cursor + step) % len(order)]]
+                self.salt = draw(self.balancer.seed, cursor + step)
                 if self.open(member):
                     return member, step + 1
-            return None, 1
+            return self.fallback(x), 1
         if policy in ("random", "weighted_random"):
             y = x
             for _ in range(_TRIES):
                 member = self.drawn(y, policy == "weighted_random")
+                self.salt = y
                 if self.open(member):
                     return member, 1
                 y = next_draw(y)
             return self.fallback(y), 1
-        if policy == "power_of_two":
+        if policy in ("power_of_two", "peak_ewma"):
             return self.two(x), 1
         if policy == "least_request":
             return self.least(x), 1
@@ -459,13 +514,26 @@ class _Tier:
                 chosen.append(found)
         if not chosen:
             return None
+        if self.balancer.policy == "peak_ewma":
+            return min(chosen, key=self.latency)
         return min(chosen, key=lambda m: Fraction(m.in_flight) / Fraction(m.weight))
+
+    def latency(self, member: Member) -> float:
+        """What a request would wait for, by what is remembered."""
+        b = self.balancer
+        total = 0.0
+        for m in self.members:
+            total += m.weight
+        cost = member.cost * math.exp(-max(0.0, b.clock() - member.stamp) / b.decay_s) if member.cost else 0.0
+        if cost == 0.0:
+            return 1e6 + member.in_flight if member.in_flight else 0.0
+        return cost * (1.0 + member.in_flight * (total / len(self.members)) / member.weight)
 
     def least(self, x: int) -> Member | None:
         """The least loaded of all; among equal ones by weight."""
         able = [m for m in self.members if self.open(m)]
         if not able:
-            return None
+            return self.fallback(x)
         least = min(Fraction(m.in_flight) / Fraction(m.weight) for m in able)
         tied = [m for m in able if Fraction(m.in_flight) / Fraction(m.weight) == least]
         total = 0.0

@@ -252,7 +252,7 @@ std::vector<bool> Balancer::subset() const {
   std::vector<std::pair<std::uint64_t, Id>> scores;
   for (Id id = 1; id < entries_.size(); ++id) {
     const Entry& entry = entries_[id];
-    if (entry.present)
+    if (entry.present && entry.weight > 0.0)
       scores.push_back({mix64(options_.seed ^ xxh64(entry.key.data(), entry.key.size())), id});
   }
   if (scores.size() <= options_.subset_size) return inside;
