@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,23 +87,64 @@ def test_two_at_a_time() -> None:
         check(output)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
-def test_stopped_in_the_middle(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "send", "status"),
+    [
+        (signal.SIGINT, os.killpg, 130),  # as a terminal does
+        (signal.SIGINT, os.kill, 130),
+        (signal.SIGTERM, os.kill, 130),
+        (signal.SIGHUP, os.killpg, 130),
+        (signal.SIGKILL, os.kill, -signal.SIGKILL),
+    ],
+    ids=["Ctrl-C", "SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"],
+)
+def test_stopped_in_the_middle(
+    tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None], status: int
+) -> None:
     process = subprocess.Popen(
-        DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        DEMO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ok   a")
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does
-        else:
-            process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        send(process.pid, number)
+        # Ends when everybody who holds the pipes has ended.
+        out, err = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert process.returncode != 0
+    assert process.returncode == status
+    assert "routing table" not in out
     assert "Traceback" not in err
+    if number != signal.SIGKILL:
+        assert err.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_stopped_at_once() -> None:
+    code = """
+import argparse, signal, fastpath.cli.demo as demo
+signal.pthread_sigmask(signal.SIG_BLOCK, demo.STOP_SIGNALS)
+print(flush=True)
+demo.run(argparse.Namespace(json=True, addresses=10))
+"""
+    for delay_s in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay_s)
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err.count("\n")) == (130, 1)
 
 
 def test_what_is_missing_is_named() -> None:

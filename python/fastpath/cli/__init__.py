@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser_of(command).parse_args(arguments[1:])
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else WRONG_USAGE
+    except KeyboardInterrupt:
+        return 130
     try:
         status: int = options.run(options)
         sys.stdout.flush()

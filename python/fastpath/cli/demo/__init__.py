@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
+import signal
 import sys
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = {"demo": "  fastpath demo --json"}
 
 
@@ -22,14 +24,11 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Tell the story in a process of its own: it enters new namespaces before it starts any thread."""
+    """Tell the story in this process, begun anew: it enters new namespaces before it starts any thread."""
     command = [sys.executable, "-m", "fastpath.cli.demo", f"--addresses={options.addresses}"]
     if options.json:
         command.append("--json")
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                # The terminal has told the story too; it cleans up and ends.
-                continue
+    sys.stdout.flush()
+    # They wait until the story can clean up after itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    os.execv(sys.executable, command)  # noqa: S606

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from typing import NoReturn
 
-from fastpath.cli.demo import add_arguments
+from fastpath.cli.demo import STOP_SIGNALS, add_arguments
 from fastpath.cli.demo.isolation import Missing, isolate
+
+
+def _stop(*_: object) -> NoReturn:
+    # Once is enough: a second signal must not break off the cleaning up.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main() -> int:
     """Isolate, tell, report."""
+    try:
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, _stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        return _tell()
+    except KeyboardInterrupt:
+        print("fastpath demo: stopped; nothing is left behind", file=sys.stderr)
+        return 130
+
+
+def _tell() -> int:
     parser = argparse.ArgumentParser()
     add_arguments("demo", parser)
     options = parser.parse_args()
@@ -21,11 +42,7 @@ def main() -> int:
         return 1
     from fastpath.cli.demo.story import tell
 
-    try:
-        return tell(as_json=options.json, addresses=options.addresses)
-    except KeyboardInterrupt:
-        print("fastpath demo: stopped; nothing is left behind", file=sys.stderr)
-        return 130
+    return tell(as_json=options.json, addresses=options.addresses)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 
 from fastpath.cli.control import ControlClient
 from fastpath.cli.demo.isolation import CLONE_NEWNET, CLONE_NEWUTS, die_with_parent, unshare
+from fastpath.errors import Error
 
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
@@ -121,9 +122,13 @@ def serve(name: str, address: str, port: int, control: str, registration: dict[s
     instance: dict[str, Any] = client.call("register", **registration)
 
     def heartbeat() -> None:
-        while True:
-            time.sleep(registration["ttl_s"] / 4)
-            client.call("renew", id=registration["id"])
+        with contextlib.suppress(OSError):  # the story has ended
+            while True:
+                time.sleep(registration["ttl_s"] / 4)
+                try:
+                    client.call("renew", id=registration["id"])
+                except Error:  # a machine so busy that the lease ran out
+                    client.call("register", **registration)
 
     threading.Thread(target=heartbeat, daemon=True).start()
     return instance
@@ -149,5 +154,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         main()
+    except (KeyboardInterrupt, BrokenPipeError):
+        os._exit(1)  # the story has ended, and nobody is left to be told
