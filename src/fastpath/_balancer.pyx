@@ -163,7 +163,6 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         CTable table
         int priority
         cbool remote
-        uint32_t load
     cdef cppclass CBalancer "fastpath::balance::Balancer":
         CBalancer(const COptions& options) except +
         const COptions& options() noexcept
@@ -209,10 +208,14 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
 cdef extern from *:
     """
     static inline std::size_t tier_count(const fastpath::balance::Balancer& b) { return b.generation()->tiers.size(); }
+    static inline std::uint32_t tier_load(const fastpath::balance::Tier& tier) {
+      return tier.load.load(std::memory_order_relaxed);
+    }
     static inline const fastpath::balance::Tier& tier_at(const fastpath::balance::Balancer& b, std::size_t i) {
       return *b.generation()->tiers[i];
     }
     """
+    uint32_t tier_load(const CTier& tier) noexcept
     size_t tier_count(const CBalancer& b) noexcept
     const CTier& tier_at(const CBalancer& b, size_t i) noexcept
 
@@ -700,7 +703,7 @@ cdef class Core:
                 (
                     tier.priority,
                     bool(tier.remote),
-                    tier.load,
+                    tier_load(tier[0]),
                     list(tier.table.members),
                     [tier.table.ids[k] for k in range(tier.table.ids.size())],
                     list(tier.table.points),

@@ -129,6 +129,44 @@ def test_priorities_split_as_envoy() -> None:
             assert reasons >= {Reason.OK, Reason.FAILOVER}
 
 
+def test_many_priorities() -> None:
+    made = [Backend(str(i), priority=i) for i in range(700)]
+    for policy in ("random", "maglev"):
+        balancer = Balancer(made, policy, table_size=251)
+        for i in range(300):
+            balancer.set_healthy(str(i), False)
+        assert {balancer.pick(k).id for k in range(50)} == {"300"}
+        balancer.remove("300")
+        assert {balancer.pick(k).id for k in range(50)} == {"301"}
+
+
+def test_flips_outside_of_the_tables() -> None:
+    balancer = Balancer(["a", "b", "c"], subset_size=1, seed=1, max_in_flight=1)
+    lease = balancer.acquire()
+    for id in "abc":
+        balancer.set_healthy(id, False)
+        balancer.set_weight(id, 0)
+        balancer.set_healthy(id, True)
+        balancer.drain(id)
+    assert balancer.pick() is None
+    balancer.remove(lease.backend.id)
+    lease.release()
+    for id in set("abc") - {lease.backend.id}:
+        balancer.set_healthy(id, False)
+        balancer.remove(id)
+    assert balancer.pick() is None
+    assert balancer.in_flight() == 0
+
+
+def test_extra_probes_of_bounded_load_are_few() -> None:
+    balancer = Balancer([str(i) for i in range(100)], "maglev", load_bound=1.25)
+    leases = [balancer.acquire(hash64(str(i))) for i in range(2000)]
+    probes = [len(balancer.explain(hash64(f"k{i}")).considered) for i in range(2000)]
+    assert sum(probes) / len(probes) < 2
+    assert max(balancer.in_flight(str(i)) for i in range(100)) <= 25
+    assert len(leases) == 2000
+
+
 def test_local_zone_first_then_spill_with_weights() -> None:
     made = [Backend(f"l{i}", zone="here", weight=1 + i % 2) for i in range(10)]
     made += [Backend(f"r{i}", zone="there") for i in range(10)]

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <stdexcept>
 #include <utility>
 
 #include "fastpath/balance/priority.hpp"
@@ -154,8 +153,8 @@ void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
   Generation* g = generation_.load(kRelaxed);
   // Readers of a generation from before the storage grew must hear of it too.
   if (g != nullptr && id < g->storage->capacity) g->storage->flags[id].store(after, kRelaxed);
-  if (dirty_ || g == nullptr) return;  // rebuild() counts anew
-  if ((before & kWeightless) != 0) return;
+  if (dirty_ || g == nullptr) return;                            // rebuild() counts anew
+  if ((before & (kWeightless | kOutside | kGone)) != 0) return;  // in no tier
   Tier& tier = *g->tiers[storage_->lanes[id].tier];
   const std::size_t total = tier.total;
   const std::size_t healthy = tier.healthy;
@@ -192,53 +191,46 @@ void Balancer::publish_loads(Generation& g) const {
   for (std::size_t i = 0; i < g.tiers.size(); ++i) {
     Tier& tier = *g.tiers[i];
     const PriorityLoad& priority = priorities[tier.rank];
-    const bool pair = i + 1 < g.tiers.size() && g.tiers[i + 1]->rank == tier.rank;
-    if (tier.remote && i > 0 && g.tiers[i - 1]->rank == tier.rank) {
-      tier.load = priority.load - g.tiers[i - 1]->load;
-    } else if (pair) {
-      const Tier& other = *g.tiers[i + 1];
+    const Tier* next =
+        i + 1 < g.tiers.size() && g.tiers[i + 1]->rank == tier.rank ? g.tiers[i + 1].get() : nullptr;
+    std::uint32_t load = priority.load;
+    if (i > 0 && g.tiers[i - 1]->rank == tier.rank) {
+      load -= g.tiers[i - 1]->load.load(kRelaxed);  // what the local zone leaves
+    } else if (next != nullptr) {
       const std::uint64_t here = priority.panic ? tier.total : tier.healthy;
-      const std::uint64_t there = priority.panic ? other.total : other.healthy;
-      const std::uint64_t share =
-          there == 0        ? 100
-          : tier.total == 0 ? 0
-                            : std::min<std::uint64_t>(100, options_.overprovisioning * here / tier.total);
-      tier.load = static_cast<std::uint32_t>(priority.load * share / 100);
-    } else {
-      tier.load = priority.load;
+      const std::uint64_t there = priority.panic ? next->total : next->healthy;
+      std::uint64_t share = 100;
+      if (there != 0) {
+        share =
+            tier.total == 0 ? 0 : std::min<std::uint64_t>(100, options_.overprovisioning * here / tier.total);
+      }
+      load = static_cast<std::uint32_t>(load * share / 100);
     }
+    tier.load.store(load, kRelaxed);
     tier.panic.store(priority.panic, kRelaxed);
-    tier.mask.store(priority.panic && !options_.panic_fail
-                        ? static_cast<std::uint8_t>(~(kUnhealthy | kEjected))
-                        : std::uint8_t{0xFF},
-                    kRelaxed);
-    if (tier.load > 0) last = &tier;
+    const int ignored = priority.panic && !options_.panic_fail ? kUnhealthy | kEjected : 0;
+    tier.mask.store(static_cast<std::uint8_t>(~ignored), kRelaxed);
+    if (load > 0) last = &tier;
   }
   if (last == nullptr) {
     // Nobody is healthy and panic is off, or everybody drains: sticky keys still find their backend.
     last = g.tiers.front().get();
-    last->load = 100;
+    last->load.store(100, kRelaxed);
   }
-  if (last->load == 100) {
-    const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
-    // The shortcut asks flags alone, so what depends on more must not take it.
-    g.sole.store(refuses ? nullptr : last, kRelaxed);
-  } else {
-    g.sole.store(nullptr, kRelaxed);
-  }
+  // The shortcut asks flags alone, so what depends on more must not take it.
+  const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
+  g.sole.store(last->load.load(kRelaxed) == 100 && !refuses ? last : nullptr, kRelaxed);
   // Hashes below a priority's cumulated load belong to it; counted picks visit the hundred in strides of 61,
   // which spreads every tier's share evenly.
-  std::uint8_t tier_of[100];
+  std::uint32_t tier_of[100] = {};
   std::size_t place = 0;
-  for (std::size_t i = 0; i < g.tiers.size(); ++i) {
-    for (std::uint32_t k = 0; k < g.tiers[i]->load && place < 100; ++k)
-      tier_of[place++] = static_cast<std::uint8_t>(i);
+  for (std::uint32_t i = 0; i < g.tiers.size(); ++i) {
+    for (std::uint32_t k = 0; k < g.tiers[i]->load.load(kRelaxed); ++k) tier_of[place++] = i;
   }
-  while (place < 100) tier_of[place++] = tier_of[0];
-  std::uint8_t seen[256] = {};
   const bool hashed = is_hash_policy(options_.table.policy);
+  std::vector<std::uint32_t> seen(g.tiers.size(), 0);
   for (std::size_t i = 0; i < 100; ++i) {
-    const std::uint8_t tier = tier_of[hashed ? i : i * 61 % 100];
+    const std::uint32_t tier = tier_of[hashed ? i : i * 61 % 100];
     g.pattern[i].store(tier, kRelaxed);
     g.rank[i].store(seen[tier]++, kRelaxed);
   }
@@ -272,8 +264,6 @@ void Balancer::rebuild() {
     if (!entry.present || entry.weight <= 0.0 || !inside[id]) continue;
     groups[{entry.priority, !entry.local}].push_back({entry.order, id});
   }
-  if (groups.size() > 255)
-    throw std::invalid_argument("there are more than 255 priorities and zones in them");
   const Generation* old = generation_.load(kRelaxed);
   auto g = std::make_unique<Generation>();
   g->storage = storage_;
@@ -358,7 +348,7 @@ std::vector<double> Balancer::shares() const {
   for (const auto& tier : g->tiers) {
     const Table& table = tier->table;
     for (std::size_t i = 0; i < table.members.size(); ++i) {
-      share[table.members[i]] = table.weights[i] / table.total_weight * tier->load / 100.0;
+      share[table.members[i]] = table.weights[i] / table.total_weight * tier->load.load(kRelaxed) / 100.0;
     }
   }
   return share;

@@ -320,9 +320,7 @@ Decision Balancer::decide(const Ask& given) const noexcept {
     tier = g->tiers[g->pattern[step].load(kRelaxed)].get();
     if (!hashed) {
       // Its own count of picks, so that its order goes on smoothly while others take theirs.
-      std::uint64_t per_hundred = 0;
-      for (const auto& other : g->pattern) per_hundred += g->tiers[other.load(kRelaxed)].get() == tier;
-      cursor = ask.position / 100 * per_hundred + g->rank[step].load(kRelaxed);
+      cursor = ask.position / 100 * tier->load.load(kRelaxed) + g->rank[step].load(kRelaxed);
     }
   }
   const Table& table = tier->table;

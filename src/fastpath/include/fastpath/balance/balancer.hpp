@@ -124,7 +124,7 @@ struct Tier {
   std::atomic<std::uint32_t> in_flight{0};
   std::atomic<std::uint8_t> mask{0xFF};  // flags that keep a backend from being picked
   std::atomic<bool> panic{false};
-  std::uint32_t load = 0;  // percent
+  std::atomic<std::uint32_t> load{0};  // percent
 };
 
 struct Generation {
@@ -132,8 +132,8 @@ struct Generation {
   std::vector<std::unique_ptr<Tier>> tiers;
   std::atomic<Tier*> sole{nullptr};  // takes all picks
   // A pick at position p goes to the tier pattern[p % 100], as its rank[p % 100]-th of this hundred.
-  std::atomic<std::uint8_t> pattern[100];
-  std::atomic<std::uint8_t> rank[100];
+  std::atomic<std::uint32_t> pattern[100];
+  std::atomic<std::uint32_t> rank[100];
 };
 
 struct Considered {
