@@ -274,6 +274,19 @@ def test_priority_loads(pairs: list[tuple[int, int]], factor: float, threshold: 
     assert sum(load for load, _ in loads) in (0, 100)
 
 
+@given(st.lists(st.sampled_from([1, 2, 3, 100, 12345]), min_size=1, max_size=60), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_tables_with_weights_far_apart(some: list[int], salt: int) -> None:
+    names = [f"{salt}-{i}" for i in range(len(some))]
+    every_slot = np.arange(251, dtype=np.uint64)
+    for policy, table in (
+        ("maglev", reference.maglev_table(names, some, 251)),
+        ("stable", reference.stable_table(names, some, 251, 0.05)),
+    ):
+        balancer = Balancer(zip(names, some, strict=True), policy, table_size=251)
+        assert (balancer.pick_many(every_slot) - 1).tolist() == table
+
+
 @given(st.integers(0, (1 << 64) - 1), st.integers(1, 10000))
 def test_jump(key: int, buckets: int) -> None:
     assert compiled.jump_hash(key, buckets) == reference.jump_hash(key, buckets)

@@ -17,6 +17,7 @@ namespace {
 constexpr std::uint64_t kLongestSchedule = 65536;
 constexpr std::uint64_t kSmoothWork = std::uint64_t{1} << 20;  // steps times backends
 constexpr double kStrideSteps = 16.0;
+constexpr double kIdleLooks = 16.0;
 constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMostPoints = std::uint64_t{1} << 24;
 
@@ -371,22 +372,39 @@ std::vector<std::uint32_t> maglev_fill(const std::vector<std::uint64_t>& offsets
   }
   const double largest = *std::max_element(weights.begin(), weights.end());
   std::uint32_t filled = 0;
-  for (double round = 1.0;; round += 1.0) {
-    for (std::size_t i = 0; i < n; ++i) {
-      Walk& walk = walks[i];
-      if (round * weights[i] < walk.target) continue;
-      walk.target += largest;
-      std::uint32_t position = walk.position;
-      while ((taken[position >> 6] >> (position & 63)) & 1) {
-        position += walk.skip;
-        if (position >= slots) position -= slots;
-      }
-      taken[position >> 6] |= std::uint64_t{1} << (position & 63);
-      table[position] = static_cast<std::uint32_t>(i);
+  const auto take_turn = [&](std::size_t i) {
+    Walk& walk = walks[i];
+    walk.target += largest;
+    std::uint32_t position = walk.position;
+    while ((taken[position >> 6] >> (position & 63)) & 1) {
       position += walk.skip;
-      walk.position = position >= slots ? position - slots : position;
-      if (++filled == slots) return table;
+      if (position >= slots) position -= slots;
     }
+    taken[position >> 6] |= std::uint64_t{1} << (position & 63);
+    table[position] = static_cast<std::uint32_t>(i);
+    position += walk.skip;
+    walk.position = position >= slots ? position - slots : position;
+    return ++filled == slots;
+  };
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (largest * static_cast<double>(n) <= kIdleLooks * total) {
+    for (double round = 1.0;; round += 1.0) {
+      for (std::size_t i = 0; i < n; ++i) {
+        if (round * weights[i] >= walks[i].target && take_turn(i)) return table;
+      }
+    }
+  }
+  // Weights far apart: most backends have no turn in most rounds, so the next turn is found by a heap.
+  using Turn = std::pair<double, std::size_t>;  // round, backend
+  std::vector<Turn> turns(n);
+  for (std::size_t i = 0; i < n; ++i) turns[i] = {1.0, i};
+  for (;;) {
+    std::pop_heap(turns.begin(), turns.end(), std::greater<>());
+    auto& [round, i] = turns.back();
+    if (take_turn(i)) return table;
+    round = std::max(round + 1.0, std::floor(walks[i].target / weights[i]) - 1.0);
+    while (round * weights[i] < walks[i].target) round += 1.0;
+    std::push_heap(turns.begin(), turns.end(), std::greater<>());
   }
 }
 
