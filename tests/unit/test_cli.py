@@ -309,12 +309,23 @@ class TestLookup:
         assert b"address 2: 'nonsense'" in captured.err
         assert captured.err.count(b"\n") == 2
 
-    @pytest.mark.parametrize("content", [b"10.0.0.1/8\n", b"nonsense\n", b"10.0.0.0/8 a\n10.0.0.0/33 b\n"])
-    def test_bad_routes(self, tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize(
+        ("content", "line"),
+        [
+            (b"10.0.0.1/8\n", 1),
+            (b"\n10.0.0.0/8\nnonsense\n", 3),
+            (b"# c\n\n# d\n10.0.0.0/8 x\nfoo y\n", 5),
+            (b"10.0.0.0/8 a\n10.0.0.0/33 b\n", 2),
+            (b"10.0.0.0/8\n\xff\xfe\n", 2),
+        ],
+    )
+    def test_bad_routes(
+        self, tmp_path: Path, content: bytes, line: int, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "routes").write_bytes(content)
         assert main(["lookup", "--routes", str(tmp_path / "routes"), "10.0.0.1"]) == 1
         captured = capfd.readouterr()
-        assert str(tmp_path / "routes") in captured.err
+        assert f"{tmp_path / 'routes'}: line {line}: " in captured.err
         assert captured.err.count("\n") == 1
 
     def test_files_that_cannot_be_read(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

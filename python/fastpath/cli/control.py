@@ -7,6 +7,7 @@ open the socket's file (mode 0600) may call: there is no other authentication.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import socket
@@ -48,7 +49,9 @@ class _Handler(socketserver.StreamRequestHandler):
                 name = request.pop("call")
                 if name not in self.server.calls:
                     raise ValueError(f"unknown call {name!r}; known: {', '.join(sorted(self.server.calls))}")
-                answer = {"ok": self.server.calls[name](**request)}
+                call = self.server.calls[name]
+                inspect.signature(call).bind(**request)
+                answer = {"ok": call(**request)}
             except (Error, ValueError, TypeError, KeyError, RecursionError) as error:
                 text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
                 answer = {"error": f"{text}", "type": type(error).__name__}

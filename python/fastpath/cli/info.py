@@ -44,7 +44,7 @@ def _unshare(flags: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, timeout=20, capture_output=True, text=True
     )
-    return done.stderr.strip().rpartition("] ")[2] if done.returncode else ""
+    return done.stderr.strip().rpartition("] ")[2] or f"ended by {done.returncode}" if done.returncode else ""
 
 
 def _packet_socket() -> str:

@@ -71,8 +71,21 @@ def load_routes(path: str) -> tuple[Fib, list[bytes]]:
         try:
             fib.insert_many(prefixes, np.arange(1, len(lines) + 1, dtype=np.uint32))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{path}: {_first_bad_line(text) or error}") from None
     return fib, [MISS, *lines]
+
+
+def _first_bad_line(text: bytes) -> str:
+    """Which line of the file is no prefix, counted as an editor counts; empty if each is one."""
+    fib = Fib(dtype="uint32")
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = line.split(b"#", 1)[0].split(None, 1)
+        try:
+            if fields:
+                fib.insert(fields[0].decode(errors="backslashreplace"), 1)
+        except ValueError as error:
+            return f"line {number}: {error}"
+    return ""
 
 
 def _chunks(file: BinaryIO) -> Iterator[list[bytes]]:
@@ -84,6 +97,10 @@ def _chunks(file: BinaryIO) -> Iterator[list[bytes]]:
         if cut:
             yield rest[:cut].split()
             rest = rest[cut:]
+        elif len(rest) > CHUNK:
+            raise ValueError(
+                f"standard input: a line of more than {CHUNK:,} bytes; expected an address a line"
+            )
     if rest.strip():
         yield rest.split()
 
