@@ -99,7 +99,7 @@ def _chunks(file: BinaryIO) -> Iterator[list[bytes]]:
             rest = rest[cut:]
         elif len(rest) > CHUNK:
             raise ValueError(
-                f"standard input: a line of more than {CHUNK:,} bytes; expected an address a line"
+                f"standard input: a line of over {CHUNK:,} bytes, not an address"
             )
     if rest.strip():
         yield rest.split()
