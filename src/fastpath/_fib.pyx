@@ -429,6 +429,20 @@ cdef class FibCore:
     # --- exact prefixes ---
 
     def insert(self, prefix, next_hop):
+        """Insert a prefix, or give it another next hop.
+
+        Raises
+        ------
+        ValueError
+            The prefix is malformed or (unless ``strict=False``) has host bits set; the next hop is None, or with
+            dtype="uint32" not from 0 to 2**32 - 1.
+        TypeError
+            Neither a str, network, (address, length) nor address; the next hop is not hashable or not an int.
+
+        Notes
+        -----
+        Cost: about a third of a microsecond for another next hop, one or two for a new prefix.
+        """
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
         cdef uint32_t value = self.id_of(next_hop)
@@ -439,6 +453,15 @@ cdef class FibCore:
             self.unlock(False)
 
     def delete(self, prefix):
+        """Delete a prefix.
+
+        Raises
+        ------
+        KeyError
+            It is not in the table.
+        ValueError, TypeError
+            As for :meth:`insert`.
+        """
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
         cdef bint removed = False
@@ -451,6 +474,17 @@ cdef class FibCore:
             raise KeyError(prefix)
 
     def get(self, prefix, default=None):
+        """Return the next hop of exactly this prefix, or `default`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :meth:`insert`.
+
+        Notes
+        -----
+        Waits for a writer that is at work; look-ups never do.
+        """
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
         cdef optional[uint32_t] found
@@ -460,6 +494,7 @@ cdef class FibCore:
         return self.value_of(found.value()) if found.has_value() else default
 
     def clear(self):
+        """Delete every prefix. Ids keep their meaning."""
         self.lock()
         try:
             self.table.get().clear()
@@ -559,6 +594,32 @@ cdef class FibCore:
             row += 1
 
     def insert_many(self, prefixes, next_hops):
+        """Insert many prefixes: all of them or, where one is malformed, none.
+
+        Parameters
+        ----------
+        prefixes
+            An iterable of prefixes; ``bytes`` with a prefix a line (empty lines and lines that begin with ``#``
+            do not count; parsed with the GIL released); or a pair of arrays, uint32[n] or uint8[n,16] addresses
+            and uint8[n] lengths. Of equal prefixes the last wins.
+        next_hops
+            A sequence as long as there are prefixes; with dtype="uint32" also uint32[n].
+
+        Returns
+        -------
+        int
+            How many prefixes were read.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :meth:`insert`, naming the line (from 1) or the row (from 0); lengths that do not fit.
+
+        Notes
+        -----
+        Cost: about 60 ns a prefix from text and 50 ns from arrays into an empty table; one microsecond a prefix
+        for a few into a large one.
+        """
         cdef vector[Route] routes
         cdef Py_ssize_t row = 0
         cdef cnp.ndarray array
@@ -599,6 +660,18 @@ cdef class FibCore:
         return routes.size()
 
     def delete_many(self, prefixes):
+        """Delete those of many prefixes that are in the table.
+
+        Parameters
+        ----------
+        prefixes
+            As for :meth:`insert_many`. Where one is malformed, nothing is deleted.
+
+        Returns
+        -------
+        int
+            How many were in the table.
+        """
         cdef vector[Route] routes
         cdef size_t i, removed = 0
         cdef Table* table = self.table.get()
@@ -615,6 +688,22 @@ cdef class FibCore:
     # --- what a packet asks ---
 
     def lookup(self, address):
+        """Return the next hop of the longest prefix that holds the address, or None.
+
+        Parameters
+        ----------
+        address
+            str, ipaddress object, 4 or 16 bytes, or (IPv4) int.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Not an address, or not of these kinds.
+
+        Notes
+        -----
+        Cost: 40 to 70 ns on a full Internet table. Never waits.
+        """
         cdef uint8_t[16] bits
         cdef const View* view = &self.table.get().view()
         cdef uint32_t leaf
@@ -627,6 +716,13 @@ cdef class FibCore:
         return self.value_of(leaf)
 
     def match(self, address):
+        """Return the longest prefix that holds the address, as a network, and its next hop; or None.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :meth:`lookup`.
+        """
         cdef uint8_t[16] bits
         cdef const View* view = &self.table.get().view()
         cdef Match found
@@ -663,6 +759,33 @@ cdef class FibCore:
         return array
 
     def lookup_many(self, addresses, *, out=None, default=0):
+        """Look many addresses of one family up.
+
+        Parameters
+        ----------
+        addresses
+            uint32[n] (the values of ``int(IPv4Address)``) or uint8[n,16] (network order); not copied where
+            C-contiguous. Objects that hand out such an array (``__array__``) are taken too.
+        out
+            uint32[n] to write to, contiguous.
+        default
+            What addresses without a match get, from 0 to 2**32 - 1.
+
+        Returns
+        -------
+        uint32[n]
+            Ids (``values[id]`` is the next hop), or with dtype="uint32" the next hops themselves.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another dtype; another shape.
+
+        Notes
+        -----
+        Cost: about 0.1 microseconds a call, then 2 ns an IPv4 and 5 ns an IPv6 address on a full Internet table
+        with AVX-512. The GIL is released from 1,024 addresses on. Never waits.
+        """
         cdef cnp.ndarray array = self.checked_addresses(addresses)
         cdef cnp.npy_intp n = cnp.PyArray_DIM(array, 0)
         cdef cnp.ndarray result
@@ -689,6 +812,18 @@ cdef class FibCore:
         return result
 
     def match_many(self, addresses):
+        """Look many addresses of one family up, with the lengths of the prefixes that match.
+
+        Parameters
+        ----------
+        addresses
+            As for :meth:`lookup_many`.
+
+        Returns
+        -------
+        (uint32[n], uint8[n])
+            Ids (or integers) and prefix lengths; 0 and 0 where nothing matches.
+        """
         cdef cnp.ndarray array = self.checked_addresses(addresses)
         cdef cnp.npy_intp n = cnp.PyArray_DIM(array, 0)
         cdef cnp.ndarray ids = cnp.PyArray_EMPTY(1, &n, cnp.NPY_UINT32, 0)
@@ -813,6 +948,7 @@ cdef class FibCore:
 
     @property
     def values(self):
+        """The next hops by id, ``values[0]`` being None; None with dtype="uint32"."""
         if self.plain:
             return None
         if len(self._frozen) != len(self._values):
@@ -821,6 +957,7 @@ cdef class FibCore:
 
     @property
     def nbytes(self):
+        """Bytes that the compiled side holds."""
         return self.table.get().nbytes()
 
 

@@ -1,0 +1,332 @@
+"""Fib beside DPDK's rte_fib, pytricia, py-radix and dict, on a full Internet table with distinct next hops.
+
+Probes: `routed` (a random host of a random prefix), `uniform` (any IPv4 address), `zipf` (prefixes by Zipf's
+law, s = 1, then a random host), `miss` (addresses that no prefix holds), `sequential`. DPDK needs libdpdk-dev;
+it runs with huge pages where the kernel has 3100 MiB of them free, and its rows say which.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import ipaddress
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastpath import Fib
+
+PROBES = 1 << 22
+CALL = 4096
+SCALARS = 20_000
+
+
+def hosts(addresses, lengths, rng):
+    """Each prefix with random host bits."""
+    if addresses.ndim == 1:
+        span = (np.uint64(1) << (np.uint64(32) - lengths.astype(np.uint64))) - np.uint64(1)
+        return addresses | (rng.integers(0, 2**32, len(addresses), dtype=np.uint64) & span).astype(np.uint32)
+    kept = np.clip(lengths[:, None].astype(np.int64) - 8 * np.arange(16)[None, :], 0, 8)
+    mask = (0xFF >> kept).astype(np.uint8)
+    return addresses | (rng.integers(0, 256, addresses.shape, dtype=np.uint8) & mask)
+
+
+class Table:
+    """One family of the full table, its Fib and its probes."""
+
+    def __init__(self, whole: Fib, family: int) -> None:
+        rng = np.random.default_rng(20260101 + family)
+        self.family = family
+        self.addresses, self.lengths, _ = whole._arrays(family)
+        n = len(self.lengths)
+        # All distinct; DPDK's tables take next hops of 30 bits.
+        self.values = (np.arange(1, n + 1, dtype=np.uint64) * 2654435761 % 2**30).astype(np.uint32)
+        self.fib = Fib(dtype="uint32")
+        self.fib.insert_many((self.addresses, self.lengths), self.values)
+        order = rng.permutation(n)
+        rank = np.minimum((n + 1.0) ** rng.random(PROBES), n).astype(np.int64) - 1
+        self.probes = {
+            "routed": self.pick(rng.integers(0, n, PROBES), rng),
+            "zipf": self.pick(order[rank], rng),
+        }
+        if family == 4:
+            any_address = rng.integers(0, 2**32, PROBES * 4, dtype=np.uint64).astype(np.uint32)
+            self.probes["uniform"] = any_address[:PROBES]
+            self.probes["sequential"] = np.arange(PROBES, dtype=np.uint32) * 61 + (1 << 24)
+        else:
+            any_address = rng.integers(0, 256, (PROBES * 2, 16), dtype=np.uint8)
+            self.probes["sequential"] = self.pick(np.sort(rng.integers(0, n, PROBES)), rng)
+        missed = any_address[self.fib.match_many(any_address)[1] == 0]
+        self.probes["miss"] = missed[np.arange(PROBES) % len(missed)]
+
+    def pick(self, rows, rng):
+        return hosts(self.addresses[rows], self.lengths[rows], rng)
+
+
+@pytest.fixture(scope="session")
+def tables(bgp_text):
+    whole = Fib(dtype="uint32")
+    whole.insert_many(bgp_text, np.arange(1, 1 + len(bgp_text.split()), dtype=np.uint32))
+    return {family: Table(whole, family) for family in (4, 6)}
+
+
+@pytest.fixture(scope="session")
+def dpdk(tmp_path_factory):
+    """The peer library, started; its name tells the kind of pages."""
+    if shutil.which("pkg-config") is None or shutil.which("cc") is None:
+        pytest.skip("needs cc and pkg-config")
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libdpdk"], capture_output=True, text=True)
+    if flags.returncode != 0:
+        pytest.skip("needs libdpdk-dev")
+    library = tmp_path_factory.mktemp("dpdk") / "dpdk_fib.so"
+    source = Path(__file__).with_name("dpdk_fib.c")
+    command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-DALLOW_EXPERIMENTAL_API", str(source)]
+    subprocess.run([*command, "-o", str(library), *flags.stdout.split()], check=True, capture_output=True)
+    peer = ctypes.CDLL(str(library))
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    huge = int(memory["HugePages_Free"]) * int(memory["Hugepagesize"].split()[0]) >= 3100 * 1024
+    pages = ["--in-memory", "-m", "3000"] if huge else ["--no-huge", "-m", "3000"]
+    words = ["bench", *pages, "--no-telemetry", "--no-pci", "-l", "0", "--log-level", "3"]
+    arguments = (ctypes.c_char_p * len(words))(*[word.encode() for word in words])
+    if peer.peer_start(len(words), arguments) != 0:
+        pytest.skip("DPDK does not start here")
+    peer.kind = "huge pages" if huge else "no huge pages"
+    return peer
+
+
+def pointer(array):
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+@pytest.fixture(scope="session")
+def loaded(dpdk, tables):
+    for family, load in ((4, dpdk.peer_load4), (6, dpdk.peer_load6)):
+        table = tables[family]
+        n = ctypes.c_size_t(len(table.lengths))
+        error = load(pointer(table.addresses), pointer(table.lengths), pointer(table.values), n)
+        if error != 0:
+            pytest.skip(f"DPDK does not take the IPv{family} table here (error {error})")
+    return dpdk
+
+
+MIXES = [(4, mix) for mix in ("routed", "uniform", "zipf", "miss", "sequential")]
+MIXES += [(6, mix) for mix in ("routed", "zipf", "miss", "sequential")]
+
+
+def in_calls(fib, probes, out):
+    for i in range(0, len(probes), CALL):
+        fib.lookup_many(probes[i : i + CALL], out=out)
+
+
+@pytest.mark.parametrize(("family", "mix"), MIXES)
+class TestBatch:
+    def test_fastpath(self, tables, family, mix, benchmark, measure) -> None:
+        benchmark.group = f"fib: IPv{family} lookup_many, {mix}"
+        table = tables[family]
+        measure(in_calls, table.fib, table.probes[mix], np.empty(CALL, np.uint32), operations=PROBES)
+
+    def test_dpdk(self, tables, loaded, family, mix, benchmark, measure) -> None:
+        benchmark.group = f"fib: IPv{family} lookup_many, {mix}"
+        benchmark.extra_info["settings"] = f"AVX-512, {loaded.kind}"
+        table = tables[family]
+        lookup = loaded.peer_lookup4 if family == 4 else loaded.peer_lookup6
+        out = np.empty(PROBES, np.uint32)
+        lookup(pointer(table.probes[mix]), ctypes.c_size_t(PROBES), pointer(out))
+        assert np.array_equal(out, table.fib.lookup_many(table.probes[mix]))
+        measure(lookup, pointer(table.probes[mix]), ctypes.c_size_t(PROBES), None, operations=PROBES)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "neon"])
+def test_fastpath_kernel(tables, family, isa, benchmark, measure) -> None:
+    table = tables[family]
+    fib = table.fib.copy()
+    if not fib._use(isa):
+        pytest.skip(f"this machine has no {isa}")
+    benchmark.group = f"fib: IPv{family} kernels, routed"
+    measure(in_calls, fib, table.probes["routed"], np.empty(CALL, np.uint32), operations=PROBES)
+
+
+@pytest.mark.parametrize("n", [1, 16, 64, 1024])
+def test_fastpath_call(tables, n, benchmark, measure) -> None:
+    benchmark.group = f"fib: one lookup_many of {n}"
+    probes = tables[4].probes["routed"][:n].copy()
+    measure(lambda: tables[4].fib.lookup_many(probes))
+
+
+def each(function, keys) -> None:
+    for key in keys:
+        function(key)
+
+
+@pytest.fixture(scope="session")
+def keys(tables):
+    probes = tables[4].probes["routed"][:SCALARS]
+    numbers = probes.tolist()
+    return {
+        "int": numbers,
+        "str": [str(ipaddress.IPv4Address(number)) for number in numbers],
+        "bytes": [number.to_bytes(4, "big") for number in numbers],
+        "ip_address": [ipaddress.IPv4Address(number) for number in numbers],
+    }
+
+
+@pytest.mark.parametrize("kind", ["int", "str", "bytes", "ip_address"])
+class TestScalar:
+    def test_fastpath(self, tables, keys, kind, benchmark, measure) -> None:
+        benchmark.group = f"fib: lookup({kind})"
+        measure(each, tables[4].fib.lookup, keys[kind], operations=SCALARS)
+
+    def test_dict_get(self, tables, keys, kind, benchmark, measure) -> None:
+        """An exact look-up in a dict with as many entries as the table."""
+        benchmark.group = f"fib: lookup({kind})"
+        found = (
+            dict.fromkeys(tables[4].addresses.tolist(), 1) if kind == "int" else dict.fromkeys(keys[kind], 1)
+        )
+        measure(each, found.get, keys[kind], operations=SCALARS)
+
+    def test_pytricia(self, tables, keys, kind, benchmark, measure) -> None:
+        benchmark.group = f"fib: lookup({kind})"
+        tree = pytest.importorskip("pytricia").PyTricia(32)
+        for network, _ in tables[4].fib.items():
+            tree.insert(str(network), 1)
+        measure(each, tree.get, keys[kind], operations=SCALARS)
+
+    def test_py_radix(self, tables, keys, kind, benchmark, measure) -> None:
+        if kind not in ("str",):
+            pytest.skip("py-radix takes str")
+        benchmark.group = f"fib: lookup({kind})"
+        tree = pytest.importorskip("radix").Radix()
+        for network, _ in tables[4].fib.items():
+            tree.add(str(network))
+        measure(each, tree.search_best, keys[kind], operations=SCALARS)
+
+
+class TestBuild:
+    def test_fastpath_from_text(self, bgp_text, benchmark, measure) -> None:
+        benchmark.group = "fib: build, a prefix"
+        values = np.arange(1, 1 + len(bgp_text.split()), dtype=np.uint32)
+        measure(lambda: Fib(dtype="uint32").insert_many(bgp_text, values), operations=len(values))
+
+    def test_fastpath_from_arrays(self, tables, benchmark, measure) -> None:
+        benchmark.group = "fib: build, a prefix"
+
+        def build() -> None:
+            fib = Fib(dtype="uint32")
+            for table in tables.values():
+                fib.insert_many((table.addresses, table.lengths), table.values)
+
+        measure(build, operations=sum(len(table.lengths) for table in tables.values()))
+
+    def test_pytricia_from_str(self, tables, benchmark, measure) -> None:
+        benchmark.group = "fib: build, a prefix"
+        pytricia = pytest.importorskip("pytricia")
+        prefixes = [str(network) for network in tables[4].fib]
+
+        def build() -> None:
+            tree = pytricia.PyTricia(32)
+            for prefix in prefixes:
+                tree.insert(prefix, 1)
+
+        measure(build, operations=len(prefixes))
+
+    def test_dpdk_ipv4(self, tables, loaded, benchmark, measure) -> None:
+        benchmark.group = "fib: build, a prefix"
+        table = tables[4]
+        arrays = pointer(table.addresses), pointer(table.lengths), pointer(table.values)
+        measure(
+            loaded.peer_load4, *arrays, ctypes.c_size_t(len(table.lengths)), operations=len(table.lengths)
+        )
+
+    def test_fastpath_open(self, tables, tmp_path, benchmark) -> None:
+        benchmark.group = "fib: open a saved table"
+        tables[4].fib.save(tmp_path / "table")
+        benchmark(Fib.open, tmp_path / "table")
+
+
+class TestUpdate:
+    def changes(self, table):
+        rows = np.random.default_rng(3).integers(0, len(table.lengths), 10_000)
+        return [
+            (ipaddress.IPv4Network((int(table.addresses[i]), int(table.lengths[i]))), int(i)) for i in rows
+        ]
+
+    def test_fastpath_insert(self, tables, benchmark, measure) -> None:
+        """A new next hop for a random prefix."""
+        benchmark.group = "fib: one change in the full table"
+        fib = tables[4].fib.copy()
+        changes = self.changes(tables[4])
+        measure(lambda: [fib.insert(network, hop) for network, hop in changes], operations=len(changes))
+
+    def test_fastpath_delete_and_insert(self, tables, benchmark, measure) -> None:
+        benchmark.group = "fib: one change in the full table"
+        fib = tables[4].fib.copy()
+        changes = list(dict(self.changes(tables[4])).items())
+
+        def turn() -> None:
+            for network, _ in changes:
+                fib.delete(network)
+            for network, hop in changes:
+                fib.insert(network, hop)
+
+        measure(turn, operations=2 * len(changes))
+
+    def test_fastpath_readers_beside_a_writer(self, tables, benchmark, measure) -> None:
+        """Batches while another thread makes 100,000 changes a second; compare with IPv4 routed."""
+        benchmark.group = "fib: IPv4 lookup_many, routed"
+        fib = tables[4].fib.copy()
+        table = tables[4]
+        rows = np.random.default_rng(4).integers(0, len(table.lengths), 1_000_000)
+        stop = threading.Event()
+
+        def write() -> None:
+            begin, done = time.perf_counter(), 0
+            while not stop.is_set():
+                some = rows[done % 900_000 :][:1000]
+                fib.insert_many((table.addresses[some], table.lengths[some]), table.values[some])
+                done += 1000
+                time.sleep(max(0.0, begin + done / 100_000 - time.perf_counter()))
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            measure(in_calls, fib, table.probes["routed"], np.empty(CALL, np.uint32), operations=PROBES)
+        finally:
+            stop.set()
+            writer.join()
+
+    def test_fastpath_two_threads(self, tables, benchmark, measure) -> None:
+        """Both look the same probes up: twice the operations."""
+        benchmark.group = "fib: IPv4 lookup_many, routed"
+        table = tables[4]
+
+        def both() -> None:
+            workers = [
+                threading.Thread(target=table.fib.lookup_many, args=(table.probes["routed"],))
+                for _ in range(2)
+            ]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+
+        gc.collect()
+        measure(both, operations=2 * PROBES)
+
+
+def test_fastpath_bytes_a_prefix(tables, benchmark) -> None:
+    """Not a time: the figures stand in this row's extra information."""
+    benchmark.group = "fib: memory"
+    for family, table in tables.items():
+        few = Fib(dtype="uint32")
+        few.insert_many(
+            (table.addresses, table.lengths), np.arange(len(table.lengths), dtype=np.uint32) % 500 + 1
+        )
+        benchmark.extra_info[f"ipv{family}"] = round(table.fib.nbytes / len(table.fib), 2)
+        benchmark.extra_info[f"ipv{family}, 500 next hops"] = round(few.nbytes / len(few), 2)
+    benchmark(lambda: tables[4].fib.nbytes)
