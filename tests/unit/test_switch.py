@@ -228,8 +228,16 @@ def test_rx_of_the_wrong_size(switch: Switch) -> None:
             port.rx(frames)
     assert port.rx([]) == 0
     assert port.rx([bytearray(60), memoryview(bytes(60))]) == 2
-    with pytest.raises(ValueError, match="limit"):
-        port.tx(-1)
+    wrong: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"limit": -1}, ValueError),
+        ({"limit": 1 << 63}, ValueError),
+        ({"limit": 1.5}, TypeError),
+        ({"timeout_s": "1"}, TypeError),
+        ({"timeout_s": float("nan")}, ValueError),
+    ]
+    for arguments, error in wrong:
+        with pytest.raises(error, match=f"{next(iter(arguments))}: expected"):
+            port.tx(**arguments)
 
 
 def test_random_frames_break_nothing() -> None:
@@ -455,6 +463,45 @@ assert len(b.tx(timeout_s=10)) == 1
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_child_of_fork_has_a_closed_switch_and_writes_nothing(tmp_path: Path) -> None:
+    code = """
+import os, sys, fastpath
+with fastpath.Switch() as s:
+    a = s.attach_memory(id="a"); s.attach_pcap(write=sys.argv[1] + "/port"); s.capture(sys.argv[1] + "/all")
+    a.rx(bytes.fromhex("ffffffffffff02000000000a") + bytes(48))
+    s.settle()
+    fds = len(os.listdir("/proc/self/fd"))
+    child = os.fork()
+    if child == 0:
+        assert (s.ports, s.running) == ((), False), s
+        assert len(os.listdir("/proc/self/fd")) == fds - 4  # epoll, eventfd, two files
+        s.stop()
+        raise SystemExit(7)  # through __exit__
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("port", "all"):
+        assert (tmp_path / name).stat().st_size == 24 + 16 + 60
+
+
+def test_closing_ends_captures(tmp_path: Path) -> None:
+    fds = len(os.listdir("/proc/self/fd"))
+    switch = Switch()
+    with switch:
+        capture = switch.capture(tmp_path / "all")
+        send(switch, switch.attach_memory(), frame(ALL, A))
+    assert len(os.listdir("/proc/self/fd")) == fds + 2
+    assert (tmp_path / "all").stat().st_size == 24 + 16 + 60
+    assert capture.close() == 0
+
+
 def test_capture(switch: Switch, tmp_path: Path) -> None:
     a, b, c = (switch.attach_memory() for _ in range(3))
     with (
@@ -483,6 +530,10 @@ def test_capture(switch: Switch, tmp_path: Path) -> None:
         switch.capture(tmp_path / "no" / "folder")
     with pytest.raises(KeyError):
         switch.capture(tmp_path / "x", "nobody")
+    for wrong in (1.0, True, []):
+        with pytest.raises(TypeError, match="port: expected a Port"):
+            switch.capture(tmp_path / "x", wrong)  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
     if os.path.exists("/dev/full"):
         full = switch.capture("/dev/full")
         with pytest.raises(OSError, match="write the capture"):
@@ -538,9 +589,16 @@ def test_pcap_files_that_are_broken(switch: Switch, tmp_path: Path) -> None:
         switch.attach_pcap(write=tmp_path / "no" / "folder")
     with pytest.raises(TypeError):
         switch.attach_pcap(read=5)  # type: ignore[arg-type]
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"before")
+    path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match="shorter"):
+        switch.attach_pcap(path, kept)
+    assert kept.read_bytes() == b"before"
     assert switch.ports == ()
     path.write_bytes(pcap())
-    switch.attach_pcap(path)
+    switch.detach(switch.attach_pcap(path, kept))
+    assert kept.stat().st_size == 24
 
 
 def test_interfaces_that_are_not_there(switch: Switch) -> None:

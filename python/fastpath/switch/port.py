@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -10,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath._engine import SwitchPort, SwitchWorker
-from fastpath.switch.arguments import mac_text
+from fastpath.switch.arguments import integer, mac_text
 
 _PAUSE_S = 0.0002
+_ALL = 1 << 62
 
 
 class Port:
@@ -150,9 +152,11 @@ class MemoryPort(Port):
         timeout_s : float
             Wait at most this long for the first one.
         """
-        wanted = (1 << 31) if limit is None else limit
-        if wanted < 0:
-            raise ValueError(f"limit: expected 0 or more, got {limit}")
+        wanted = _ALL if limit is None else integer(limit, "limit", 0, _ALL)
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
+            raise TypeError(f"timeout_s: expected seconds, got {timeout_s!r}")
+        if math.isnan(timeout_s):
+            raise ValueError("timeout_s: expected seconds, got nan")
         deadline = time.monotonic() + timeout_s
         while True:
             frames = self._port.pop(wanted)

@@ -82,7 +82,7 @@ class Switch:
     -----
     A switch starts working with ``start()`` or at the beginning of a ``with`` block. At its end, when the
     last reference goes, and when the interpreter exits, the thread ends and the interfaces it made vanish.
-    A child of ``os.fork`` gets a switch that is closed. Any number of threads may call.
+    A child of ``os.fork`` gets a switch that is closed for good. Any number of threads may call.
 
     Frames are dropped, and counted by reason, rather than waited for. Frames to 01:80:c2:00:00:0x are never
     forwarded, as in any bridge. VLAN tags are carried as they are; segments do not depend on them.
@@ -104,7 +104,7 @@ class Switch:
         )
         self._ports: dict[str, Port | None] = {}  # None: being attached
         self._lock = threading.Lock()
-        weakref.finalize(self, _close, self._worker)
+        weakref.finalize(self, self._worker.close)
         _LIVE.add(self)
 
     # --- ports --------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Switch:
         target = None if write is None else os.fspath(write)
 
         def make() -> SwitchPort:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC  # emptied once `read` has proved good
             file = -1 if target is None else os.open(target, flags, 0o600)
             try:
                 return self._worker.attach_pcap(data, file, number)
@@ -315,14 +315,14 @@ class Switch:
         KeyError
             The switch has no such port.
         """
-        if isinstance(port, bool) or not isinstance(port, (Port, str, int)):
-            raise TypeError(f"port: expected a Port, its id or its number, got {port!r}")
         with self._lock:
             found = self._find(port)
             del self._ports[found.id]
         self._remove(found)
 
     def _find(self, port: Port | str | int) -> Port:
+        if isinstance(port, bool) or not isinstance(port, (Port, str, int)):
+            raise TypeError(f"port: expected a Port, its id or its number, got {port!r}")
         for candidate in self._ports.values():
             if candidate is not None and (
                 candidate is port or (not isinstance(port, Port) and port in (candidate.id, candidate.number))
@@ -352,11 +352,12 @@ class Switch:
         self._worker.stop()
 
     def close(self) -> None:
-        """Stop, and detach every port. The interfaces that ``attach`` made vanish."""
+        """Stop, detach every port, and end every capture. The interfaces that ``attach`` made vanish."""
         self.stop()
         for port in self.ports:
             with contextlib.suppress(KeyError):
                 self.detach(port)
+        self._worker.close()
 
     @property
     def running(self) -> bool:
@@ -467,15 +468,11 @@ def _system_errors(ifname: str, netns: str) -> Iterator[None]:
         raise
 
 
-def _close(worker: SwitchWorker) -> None:
-    # A worker that was left behind in the child of a fork has nothing to close.
-    with contextlib.suppress(RuntimeError):
-        worker.close()
-
-
 def _abandon_all() -> None:
     for switch in list(_LIVE):
         switch._worker.abandon()
+        # The lock may have been held by a thread that only the parent has.
+        switch._ports, switch._lock = {}, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_abandon_all)

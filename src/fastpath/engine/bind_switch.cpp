@@ -1,5 +1,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <system_error>
@@ -81,6 +82,7 @@ class SwitchHandle {
     if (!worker_) throw std::runtime_error("a switch cannot be used in the child of a fork");
     return *worker_;
   }
+  bool abandoned() const { return !worker_; }
   // The child of a fork has no worker thread to wait for, so the object is left behind as it is.
   void abandon() {
     if (worker_) worker_.release()->abandon();
@@ -152,6 +154,8 @@ PortHandle attach_pcap(SwitchHandle& self, const py::object& bytes, int file, st
   Descriptor out(file);
   std::unique_ptr<PcapReader> reader;
   if (!bytes.is_none()) reader = std::make_unique<PcapReader>(bytes.cast<std::string>());
+  // Only now, so that a broken file to read costs nobody the other one. Pipes and devices have no length.
+  if (out.get() >= 0) static_cast<void>(::ftruncate(out.get(), 0));
   SwitchWorker& worker = self.worker();
   return os_errors([&] {
     std::unique_ptr<Capture> writer;
@@ -286,9 +290,16 @@ void bind_switch(py::module_& module) {
       .def(py::init<const std::string&, std::size_t, std::size_t, py::capsule, py::capsule>(),
            py::arg("name"), py::arg("mtu"), py::arg("max_pairs"), py::arg("forwarding"), py::arg("fdb"))
       .def("start", [](SwitchHandle& self) { os_errors([&] { self.worker().start(); }); })
-      .def("stop", [](SwitchHandle& self) { os_errors([&] { self.worker().stop(); }); })
-      .def("close", [](SwitchHandle& self) { os_errors([&] { self.worker().close(); }); })
-      .def_property_readonly("running", [](const SwitchHandle& self) { return self.worker().running(); })
+      .def("stop",
+           [](SwitchHandle& self) {
+             if (!self.abandoned()) os_errors([&] { self.worker().stop(); });
+           })
+      .def("close",
+           [](SwitchHandle& self) {
+             if (!self.abandoned()) os_errors([&] { self.worker().close(); });
+           })
+      .def_property_readonly(
+          "running", [](const SwitchHandle& self) { return !self.abandoned() && self.worker().running(); })
       .def("attach_tap", &attach_tap, py::arg("netns"), py::arg("ifname"), py::arg("mtu"), py::arg("mac"),
            py::arg("addresses"), py::arg("segment"),
            "Make a TAP interface in a namespace (\"\": the current one) and add it as a port.")
@@ -322,7 +333,8 @@ void bind_switch(py::module_& module) {
       .def(
           "add_capture",
           [](SwitchHandle& self, int file, std::uint32_t port) {
-            return os_errors([&] { return self.worker().add_capture(Descriptor(file), port); });
+            Descriptor out(file);  // closed whatever happens
+            return os_errors([&] { return self.worker().add_capture(std::move(out), port); });
           },
           py::arg("file"), py::arg("port"), "Write a pcap into the descriptor `file`, which it takes over.")
       .def(

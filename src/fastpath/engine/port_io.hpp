@@ -62,8 +62,10 @@ class PortIo {
   // Whether transmit() queues; then flush() is called at the end of each round.
   virtual bool queues() const noexcept { return false; }
   virtual Flushed flush() noexcept { return {}; }
-  // Stops descriptors from outliving a fork. The port is unusable afterwards.
+  // Closes descriptors and finishes files. The port is unusable afterwards.
   virtual void close() noexcept {}
+  // The same in the child of a fork, where files are the parent's to finish.
+  virtual void abandon() noexcept { close(); }
 };
 
 }  // namespace fastpath::engine

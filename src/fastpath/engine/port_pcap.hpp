@@ -109,6 +109,10 @@ class PcapPort final : public PortIo {
     reader_.reset();
     writer_.reset();
   }
+  void abandon() noexcept override {
+    if (writer_) writer_->abandon();
+    close();
+  }
 
  private:
   std::unique_ptr<PcapReader> reader_;

@@ -50,6 +50,9 @@ class Capture {
     ++frames_;
   }
 
+  // In the child of a fork: what is not written yet is the parent's to write.
+  void abandon() noexcept { buffer_.clear(); }
+
   void flush() noexcept {
     std::size_t done = 0;
     while (done < buffer_.size() && error_ == 0) {

@@ -75,6 +75,7 @@ void SwitchWorker::start() {
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     const std::lock_guard lock(mutex_);
     in_thread_ = false;
+    run_commands();  // those that came for the thread
     throw;
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -258,8 +259,10 @@ void SwitchWorker::abandon() noexcept {
   for (const auto& port : ports_) {
     if (!port) continue;
     port->up = false;
-    port->io->close();
+    port->io->abandon();
   }
+  for (const auto& capture : captures_) capture.second->abandon();
+  captures_.clear();
   epoll_ = Descriptor();
   event_ = Descriptor();
 }
