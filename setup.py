@@ -40,6 +40,17 @@ HEADERS = sorted(glob.glob(f"{CORE}/include/fastpath/**/*.hpp", recursive=True))
 )
 
 
+def configuration() -> str:
+    """A file that changes when the way of building does, so that a change of switches rebuilds."""
+    tools = {name: os.environ.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
+    text = repr((COMPILE, LINK, DEBUG, tools))
+    path = Path("build") / "configuration"
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return str(path)
+
+
 def core_sources(noun: str) -> list[str]:
     """Cold code and kernels of one noun."""
     return sorted(glob.glob(f"{CORE}/core/{noun}*.cpp") + glob.glob(f"{CORE}/core/kernels/{noun}_*.cpp"))
@@ -52,6 +63,7 @@ def cython_extension(pyx: Path) -> Extension:
         [str(pyx), *core_sources(noun)],
         include_dirs=[f"{CORE}/include", numpy.get_include()],
         depends=[
+            configuration(),
             *HEADERS,
             *glob.glob(f"{CORE}/core/**/*.hpp", recursive=True),
             *glob.glob(f"{CORE}/_*.px[di]"),
@@ -68,7 +80,7 @@ def engine_extension() -> Extension:
         "fastpath._engine",
         sorted(glob.glob(f"{CORE}/engine/*.cpp")),
         include_dirs=[f"{CORE}/include", pybind11.get_include()],
-        depends=[*HEADERS, *glob.glob(f"{CORE}/engine/*.hpp")],
+        depends=[configuration(), *HEADERS, *glob.glob(f"{CORE}/engine/*.hpp")],
         extra_compile_args=list(COMPILE),
         extra_link_args=list(LINK),
         language="c++",
@@ -76,10 +88,15 @@ def engine_extension() -> Extension:
 
 
 def extensions() -> list[Extension]:
-    wanted = [cython_extension(pyx) for pyx in sorted(Path(CORE).glob("_*.pyx"))]
+    faces = {pyx.stem: pyx for pyx in sorted(Path(CORE).glob("_*.pyx"))}
+    if unknown := ONLY - {*faces, "_engine"}:
+        raise SystemExit(
+            f"FASTPATH_ONLY: no module {', '.join(sorted(unknown))}; there are {', '.join(faces)}, _engine"
+        )
     wanted = cythonize(
-        [ext for ext in wanted if not ONLY or ext.name.split(".")[-1] in ONLY],
-        build_dir="build/cython",
+        [cython_extension(pyx) for name, pyx in faces.items() if not ONLY or name in ONLY],
+        # The directives differ, and Cython does not look whether they did.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
         include_path=["src"],
         compiler_directives={
             "language_level": 3,

@@ -76,6 +76,24 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
+def test_switches_of_the_build_rebuild(source: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(source, tree)
+
+    def build(**env: str) -> str:
+        run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=tree, **env)
+        ask = "from fastpath import _build; print(_build.facts()['assertions'])"
+        return run(sys.executable, "-c", ask, cwd=tmp_path, PYTHONPATH=str(tree / "python")).strip()
+
+    assert build(FASTPATH_ONLY="_build") == "False"
+    assert [path.name.split(".")[0] for path in tree.glob("python/**/*.so")] == ["_build"]
+    # No file of the project has changed.
+    assert build(FASTPATH_ONLY="_build", FASTPATH_DEBUG="1") == "True"
+    assert build(FASTPATH_ONLY="_build") == "False"
+    with pytest.raises(AssertionError, match="FASTPATH_ONLY: no module _nothing; there are _addresses,"):
+        build(FASTPATH_ONLY="_nothing")
+
+
 def tracked() -> set[str]:
     """Files of the project, from git where there is a checkout, else from the tree."""
     if (ROOT / ".git").exists():
