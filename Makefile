@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv/bin
 # cython-lint calls pycodestyle by its name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+CPP = $(shell find src tests benches -name '*.[ch]pp' -o -name '*.h')
 SOURCES := $(shell find src setup.py pyproject.toml -type f 2>/dev/null)
-ASAN := $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
+# Asked when it is used: on a bare machine there is no compiler yet.
+ASAN = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 CORE_TESTS := tests/unit tests/model tests/vectors
 
 .PHONY: help demo test bench lint sanitize build format clean
@@ -29,7 +31,7 @@ lint: .venv/built-lint ## ruff, mypy, cython-lint, clang-format
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/cython-lint src/fastpath
-	$(VENV)/clang-format --dry-run --Werror $$(git ls-files '*.hpp' '*.cpp' '*.h')
+	$(VENV)/clang-format --dry-run --Werror $(CPP)
 	$(VENV)/mypy
 
 sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over the core
@@ -47,7 +49,7 @@ build: .venv/built-test ## Rebuild the compiled modules in place
 
 format: .venv/built-lint ## Apply the formatters
 	$(VENV)/ruff check --fix . ; $(VENV)/ruff format .
-	$(VENV)/clang-format -i $$(git ls-files '*.hpp' '*.cpp' '*.h')
+	$(VENV)/clang-format -i $(CPP)
 
 clean: ## Remove what was built
 	rm -rf .venv build dist python/*.egg-info python/fastpath/*.so
