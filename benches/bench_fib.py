@@ -1,8 +1,8 @@
 """Fib beside DPDK's rte_fib, pytricia, py-radix and dict, on a full Internet table with distinct next hops.
 
 Probes: `routed` (a random host of a random prefix), `uniform` (any IPv4 address), `zipf` (prefixes by Zipf's
-law, s = 1, then a random host), `miss` (addresses that no prefix holds), `sequential`. DPDK needs libdpdk-dev;
-it runs with huge pages where the kernel has 3100 MiB of them free, and its rows say which.
+law, s = 1, then a random host), `miss` (addresses that no prefix holds), `sequential`. DPDK needs
+libdpdk-dev; it runs with huge pages where the kernel has 3100 MiB of them free, and its rows say which.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Fib,
         FlowTable,
         ForwardingTable,
+        NextHopGroup,
         Policy,
         Rule,
     )
@@ -62,6 +63,7 @@ _HOME = {
         "Fib",
         "FlowTable",
         "ForwardingTable",
+        "NextHopGroup",
         "Policy",
         "Rule",
     ],
@@ -103,6 +105,7 @@ __all__ = [
     "ForwardingTable",
     "Instance",
     "Lease",
+    "NextHopGroup",
     "NoAnswer",
     "NotSupported",
     "OutlierDetection",

@@ -213,6 +213,7 @@ cdef class FibCore:
     cdef list _values
     cdef tuple _frozen  # what `values` gave last
     cdef dict _ids
+    cdef object _spread  # a Spread over the ids that it knew
     cdef unsigned writes
     cdef unsigned long owner  # thread of the open transaction, which holds the lock until its end
     cdef readonly bint readonly
@@ -758,7 +759,7 @@ cdef class FibCore:
             array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         return array
 
-    def lookup_many(self, addresses, *, out=None, default=0):
+    def lookup_many(self, addresses, hashes=None, *, out=None, default=0):
         """Look many addresses of one family up.
 
         Parameters
@@ -766,6 +767,9 @@ cdef class FibCore:
         addresses
             uint32[n] (the values of ``int(IPv4Address)``) or uint8[n,16] (network order); not copied where
             C-contiguous. Objects that hand out such an array (``__array__``) are taken too.
+        hashes
+            uint64[n]: answer with the member that each hash chooses where the next hop is a
+            :class:`fastpath.NextHopGroup`.
         out
             uint32[n] to write to, contiguous.
         default
@@ -800,6 +804,8 @@ cdef class FibCore:
             if not cnp.PyArray_ISCARRAY(result):
                 raise ValueError("expected out to be writable, aligned and contiguous")
         cdef uint32_t missing = checked_default(default)
+        if hashes is not None:
+            missing = 0
         cdef const void* source = cnp.PyArray_DATA(array)
         cdef uint32_t* target = <uint32_t*>cnp.PyArray_DATA(result)
         cdef Table* table = self.table.get()
@@ -809,7 +815,32 @@ cdef class FibCore:
         else:
             with nogil:
                 look_up(table, self.kernels, v4, source, target, n, missing)
+        if hashes is not None:
+            self.spread(result, hashes, default)
         return result
+
+    # Replaces ids of groups by those of chosen members.
+    cdef int spread(self, cnp.ndarray ids, object hashes, object default) except -1:
+        if self.plain:
+            raise TypeError("a table of integers (dtype='uint32') has no next-hop groups to choose from")
+        if not isinstance(hashes, np.ndarray) or hashes.dtype != np.uint64:
+            raise TypeError(f"expected hashes as uint64[{len(ids)}], not {described(hashes)}")
+        if hashes.ndim != 1 or len(hashes) != len(ids):
+            raise ValueError(f"expected hashes as uint64[{len(ids)}], not {described(hashes)}")
+        if self._spread is None or self._spread.known < len(self._values):
+            from fastpath.tables.next_hop_group import Spread
+
+            # Members become known by and by; a second time knows them all.
+            Spread(self.values, self._intern)
+            self._spread = Spread(self.values, self._intern)
+        missing = ids == 0
+        ids[:] = self._spread.chosen(ids, hashes)
+        ids[missing] = default
+        return 0
+
+    def _intern(self, value):
+        """The id of a next hop, from now on."""
+        return self.id_of(value)
 
     def match_many(self, addresses):
         """Look many addresses of one family up, with the lengths of the prefixes that match.

@@ -1,0 +1,172 @@
+"""Several next hops in the place of one: equal or weighted multipath with resilient hashing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Regrouped(NamedTuple):
+    """A group with other members, and the share of hashes that now choose another one."""
+
+    group: NextHopGroup
+    moved_fraction: float
+
+
+class NextHopGroup:
+    """Next hops of which a flow's hash chooses one, by weight.
+
+    Hashes fall into buckets, and each bucket has a member; how many follows the weights to within one bucket.
+    :meth:`with_members` keeps every bucket whose member stays and is not above its share, so that as few
+    flows move as the new weights allow (the kernel's "resilient" next-hop groups).
+
+    A group is immutable, and equal to a group with the same buckets: usable as the next hop of a
+    :class:`fastpath.Fib`, whose ``lookup_many(addresses, hashes)`` answers with the ids of chosen members.
+
+    Parameters
+    ----------
+    members
+        Next hops, or pairs of next hop and weight (an int above 0); each once. A next hop that is a tuple of
+        two itself must come with its weight.
+    buckets
+        How finely hashes are divided, at least one for each member.
+
+    Raises
+    ------
+    ValueError
+        No members, one of them twice, a weight below 1, or fewer buckets than members.
+    TypeError
+        A member that is not hashable, a weight or a number of buckets that is no int.
+
+    Examples
+    --------
+    >>> group = NextHopGroup([("a", 3), ("b", 1)], buckets=8)
+    >>> [group.member(hash) for hash in range(8)]
+    ['a', 'a', 'a', 'a', 'a', 'a', 'b', 'b']
+    >>> group.with_members(["a"]).moved_fraction
+    0.25
+
+    """
+
+    __slots__ = ("_hash", "buckets", "weights")
+
+    buckets: tuple[Hashable, ...]
+    weights: dict[Hashable, int]
+
+    def __init__(self, members: Iterable[Any], *, buckets: int = 128) -> None:
+        weights = _weights(members)
+        if not isinstance(buckets, int):
+            raise TypeError(f"expected buckets as int, not {type(buckets).__name__}")
+        if buckets < len(weights):
+            raise ValueError(f"{buckets} buckets for {len(weights)} members: at least one each was expected")
+        self._fill(weights, [None] * buckets)
+
+    def _fill(self, weights: dict[Hashable, int], buckets: list[Any]) -> None:
+        """Give buckets that are None, or whose member has too many, to the members that have too few."""
+        wanted = _shares(weights, len(buckets))
+        for i, member in enumerate(buckets):
+            if member is None or wanted.get(member, 0) == 0:
+                buckets[i] = None
+            else:
+                wanted[member] -= 1
+        owed = iter([member for member, count in wanted.items() for _ in range(count)])
+        self.buckets = tuple(next(owed) if member is None else member for member in buckets)
+        self.weights = weights
+        self._hash = hash(self.buckets)
+
+    @property
+    def members(self) -> tuple[Hashable, ...]:
+        """The next hops, in the order they were given."""
+        return tuple(self.weights)
+
+    def member(self, hash: int) -> Hashable:
+        """Return the next hop that a hash (an int from 0) chooses."""
+        return self.buckets[hash % len(self.buckets)]
+
+    def with_members(self, members: Iterable[Any]) -> Regrouped:
+        """Return a group with other members or weights that moves as few hashes as it can."""
+        weights = _weights(members)
+        if len(self.buckets) < len(weights):
+            raise ValueError(
+                f"{len(self.buckets)} buckets for {len(weights)} members: at least one each was expected"
+            )
+        other = object.__new__(NextHopGroup)
+        other._fill(weights, list(self.buckets))
+        moved = sum(a != b for a, b in zip(self.buckets, other.buckets, strict=True))
+        return Regrouped(other, moved / len(self.buckets))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NextHopGroup):
+            return NotImplemented
+        return self.buckets == other.buckets and self.weights == other.weights
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.weights, self.buckets)
+
+    def __repr__(self) -> str:
+        members = ", ".join(f"{member!r}: {weight}" for member, weight in self.weights.items())
+        return f"<NextHopGroup {{{members}}}, {len(self.buckets)} buckets>"
+
+
+class Spread:
+    """For each id of a table, where its members' ids stand in one array."""
+
+    def __init__(self, values: tuple[Any, ...], intern: Any) -> None:
+        self.known = len(values)
+        groups = {i: value for i, value in enumerate(values) if isinstance(value, NextHopGroup)}
+        parts: list[NDArray[np.uint32]] = [np.arange(len(values), dtype=np.uint32)]
+        self.first = np.arange(len(values), dtype=np.int64)
+        self.size = np.ones(len(values), dtype=np.uint64)
+        end = len(values)
+        for i, group in groups.items():
+            ids = {member: intern(member) for member in group.weights}
+            parts.append(np.array([ids[member] for member in group.buckets], dtype=np.uint32))
+            self.first[i], self.size[i] = end, len(group.buckets)
+            end += len(group.buckets)
+        self.ids = np.concatenate(parts)
+
+    def chosen(self, ids: NDArray[np.uint32], hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """Ids with those of groups replaced by the members' that the hashes choose."""
+        return self.ids[self.first[ids] + (hashes % self.size[ids]).astype(np.int64)]
+
+
+def _weights(members: Iterable[Any]) -> dict[Hashable, int]:
+    weights: dict[Hashable, int] = {}
+    for entry in members:
+        member, weight = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, 1)
+        if not isinstance(weight, int):
+            raise TypeError(f"expected the weight of {member!r} as int, not {type(weight).__name__}")
+        if weight < 1:
+            raise ValueError(f"weight {weight} of {member!r} is below 1")
+        if member is None or isinstance(member, NextHopGroup):
+            raise ValueError(f"{member!r} cannot be a member")
+        if member in weights:
+            raise ValueError(f"member {member!r} is there twice")
+        weights[member] = weight
+    if not weights:
+        raise ValueError("a group needs a member")
+    return weights
+
+
+def _shares(weights: dict[Hashable, int], buckets: int) -> dict[Hashable, int]:
+    """Buckets for each member: one, and of the others its share, the largest remainders rounded up."""
+    total = sum(weights.values())
+    spare = buckets - len(weights)
+    exact = {member: divmod(weight * spare, total) for member, weight in weights.items()}
+    shares = {member: 1 + whole for member, (whole, _) in exact.items()}
+    by_rest = sorted(weights, key=lambda member: -exact[member][1])
+    for member in by_rest[: buckets - sum(shares.values())]:
+        shares[member] += 1
+    return shares
+
+
+def _restored(weights: dict[Hashable, int], buckets: tuple[Hashable, ...]) -> NextHopGroup:
+    group = object.__new__(NextHopGroup)
+    group.weights, group.buckets, group._hash = weights, buckets, hash(buckets)
+    return group

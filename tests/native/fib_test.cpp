@@ -1,0 +1,124 @@
+// Every kernel of this machine against a linear search, on tables small enough to search and dense enough to
+// collide; also the moves of a table that outgrows its arena, and leaves of both widths.
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "fastpath/addresses.hpp"
+#include "fastpath/fib.hpp"
+
+namespace {
+
+using fastpath::Fib;
+using Route = Fib::Route;
+
+struct Found {
+  std::uint32_t value = 0;
+  std::uint8_t length = 0;
+};
+
+Found search(const std::vector<Route>& routes, int family, const std::uint8_t* address) {
+  const unsigned width = family == 4 ? 32 : 128;
+  Found best;
+  bool any = false;
+  for (const Route& route : routes) {
+    if (route.family != family || (any && route.length < best.length)) continue;
+    std::uint8_t masked[16];
+    std::memcpy(masked, address, 16);
+    fastpath::mask_host_bits(masked, width, route.length);
+    if (std::memcmp(masked, route.address, width / 8) != 0) continue;
+    best = {route.value, route.length};
+    any = true;
+  }
+  return best;
+}
+
+void check_all(const Fib& fib, const std::vector<Route>& routes, std::mt19937& random) {
+  constexpr std::size_t kAsked = 600;
+  std::vector<std::uint32_t> four(kAsked), answers(kAsked);
+  std::vector<std::uint8_t> bytes(16 * kAsked), lengths(kAsked);
+  std::vector<Found> expected4(kAsked), expected6(kAsked);
+  for (std::size_t i = 0; i < kAsked; ++i) {
+    std::uint8_t* const address = &bytes[16 * i];
+    if (!routes.empty() && random() % 4 != 0) {
+      std::memcpy(address, routes[random() % routes.size()].address, 16);
+      address[random() % 16] ^= static_cast<std::uint8_t>(1u << (random() % 8));
+    } else {
+      for (std::size_t k = 0; k < 16; ++k) address[k] = static_cast<std::uint8_t>(random() % 3);
+    }
+    four[i] = std::uint32_t{address[0]} << 24 | std::uint32_t{address[1]} << 16 |
+              std::uint32_t{address[2]} << 8 | address[3];
+    expected4[i] = search(routes, 4, address);
+    expected6[i] = search(routes, 6, address);
+  }
+  for (const fastpath::Isa isa :
+       {fastpath::Isa::scalar, fastpath::Isa::avx2, fastpath::Isa::avx512, fastpath::Isa::neon}) {
+    const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_for(isa);
+    if (kernels == nullptr) continue;
+    const std::size_t first = random() % 5;
+    const std::size_t n = kAsked - first;
+    const std::uint8_t* const six = &bytes[16 * first];
+    const auto check = [&](const std::vector<Found>& expected, bool with_lengths) {
+      for (std::size_t i = 0; i < n; ++i) {
+        CHECK(answers[i] == expected[first + i].value);
+        CHECK(!with_lengths || lengths[i] == expected[first + i].length);
+      }
+    };
+    fib.lookup_many4(*kernels, &four[first], answers.data(), n, 0);
+    check(expected4, false);
+    fib.match_many4(*kernels, &four[first], answers.data(), lengths.data(), n, 0);
+    check(expected4, true);
+    fib.lookup_many6(*kernels, six, answers.data(), n, 0);
+    check(expected6, false);
+    fib.match_many6(*kernels, six, answers.data(), lengths.data(), n, 0);
+    check(expected6, true);
+  }
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(11);
+  for (const std::uint32_t greatest : {std::uint32_t{0xFFFD}, std::uint32_t{0xFFFFFFFF}}) {
+    Fib fib(1);
+    std::vector<Route> routes;
+    for (int step = 0; step < 900; ++step) {
+      if (!routes.empty() && random() % 3 == 0) {
+        const std::size_t i = random() % routes.size();
+        CHECK(fib.erase(routes[i].family, routes[i].address, routes[i].length));
+        routes[i] = routes.back();
+        routes.pop_back();
+      } else {
+        Route route{};
+        route.family = random() % 2 == 0 ? 4 : 6;
+        const unsigned width = route.family == 4 ? 32 : 128;
+        route.length = static_cast<std::uint8_t>(random() % 3 == 0 ? random() % (width + 1)
+                                                                   : width / 4 + random() % (width / 4));
+        for (unsigned i = 0; i < width / 8; ++i) route.address[i] = static_cast<std::uint8_t>(random() % 3);
+        fastpath::mask_host_bits(route.address, width, route.length);
+        route.value = 1 + static_cast<std::uint32_t>(random() % greatest);
+        if (random() % 16 == 0) route.value = greatest - static_cast<std::uint32_t>(random() % 3);
+        const bool known = fib.get(route.family, route.address, route.length).has_value();
+        CHECK(fib.insert(route.family, route.address, route.length, route.value) == !known);
+        for (std::size_t i = 0; known && i < routes.size(); ++i) {
+          if (routes[i].family == route.family && routes[i].length == route.length &&
+              std::memcmp(routes[i].address, route.address, 16) == 0) {
+            routes[i] = routes.back();
+            routes.pop_back();
+          }
+        }
+        routes.push_back(route);
+      }
+      fib.collect();
+      if (step % 30 == 0) check_all(fib, routes, random);
+    }
+    CHECK(fib.size(4) + fib.size(6) == routes.size());
+    Fib bulk(1);
+    bulk.insert_many(routes);
+    check_all(bulk, routes, random);
+    fib.clear();
+    check_all(fib, {}, random);
+  }
+  return 0;
+}
