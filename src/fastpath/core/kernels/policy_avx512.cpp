@@ -27,11 +27,19 @@ std::size_t policy_filter4_avx512(const PolicyTuple<std::uint32_t>& tuple,
   const __m512i destination_mask = _mm512_set1_epi32(static_cast<int>(tuple.destination_mask()));
   const __m512i seed = _mm512_set1_epi32(static_cast<int>(tuple.seed()));
   const __m512i one = _mm512_set1_epi32(1);
+  const __m512i first = _mm512_set1_epi64(static_cast<long long>(tuple.first_order()));
   const __m128i low = _mm_cvtsi32_si128(static_cast<int>(32 - tuple.filter_bits()));
   __m128i lanes = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   std::size_t candidates = 0;
   for (std::size_t i = 0; i < block.count; i += 16) {
-    const auto live = static_cast<__mmask16>(block.count - i >= 16 ? 0xFFFF : (1u << (block.count - i)) - 1);
+    const unsigned open = _mm512_cmpgt_epu64_mask(_mm512_load_si512(block.order + i), first) |
+                          _mm512_cmpgt_epu64_mask(_mm512_load_si512(block.order + i + 8), first) << 8;
+    const auto live =
+        static_cast<__mmask16>(block.count - i >= 16 ? open : open & ((1u << (block.count - i)) - 1));
+    if (live == 0) {
+      lanes = _mm_add_epi8(lanes, _mm_set1_epi8(16));
+      continue;
+    }
     const __m512i source = _mm512_load_si512(block.source + i);
     const __m512i destination = _mm512_load_si512(block.destination + i);
     __m512i h = _mm512_mullo_epi32(_mm512_xor_si512(_mm512_and_si512(source, source_mask), seed),

@@ -178,6 +178,7 @@ class Fdb {
     if (counts_[number] == 0) {
       // Readers may still turn the number into the port: it is free for another port when they are gone.
       numbers_.erase(known);
+      recent_[port % kRecent].known = false;
       epochs_.retire(new FreedNumber{this, number}, [](void* object) {
         auto* freed = static_cast<FreedNumber*>(object);
         freed->fdb->free_numbers_.push_back(freed->number);
@@ -255,6 +256,13 @@ class Fdb {
    private:
     std::vector<std::atomic<std::uint32_t>> names_;
   };
+  // A port looked up lately: almost every learned frame comes from one of a few.
+  struct Recent {
+    std::uint32_t port = 0;
+    std::uint32_t number = 0;
+    bool known = false;
+  };
+  static constexpr std::size_t kRecent = 256;
   struct FreedNumber {
     Fdb* fdb;
     std::uint32_t number;
@@ -307,6 +315,11 @@ class Fdb {
 
   // The number of a port in this table; false when all are taken.
   bool number_of(std::uint32_t port, std::uint32_t* number) {
+    Recent& recent = recent_[port % kRecent];
+    if (recent.known && recent.port == port) {
+      *number = recent.number;
+      return true;
+    }
     const auto known = numbers_.find(port);
     if (known != numbers_.end()) {
       *number = known->second;
@@ -322,6 +335,7 @@ class Fdb {
       numbers_.emplace(port, *number);
       name(*number, port);
     }
+    recent = {port, *number, true};
     return true;
   }
   void name(std::uint32_t number, std::uint32_t port) {
@@ -432,6 +446,7 @@ class Fdb {
   std::atomic<double> latest_s_{-1e300};
   std::unordered_map<std::uint32_t, std::uint32_t> numbers_;
   std::vector<std::size_t> counts_;  // entries of each port number
+  Recent recent_[kRecent];
   std::uint32_t largest_ = 0;
   std::uint64_t evict_rounds_ = 0;
   std::uint64_t hand_ = 0;

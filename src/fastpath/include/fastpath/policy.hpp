@@ -68,13 +68,14 @@ struct PolicyPacket {
 
 template <typename Address>
 inline bool matches(const PolicyRule<Address>& rule, const PolicyPacket<Address>& packet) noexcept {
+  // No branches: which field differs is anyone's guess.
   const bool ports = (packet.source_port >= rule.source_ports[0]) &
                      (packet.source_port <= rule.source_ports[1]) &
                      (packet.destination_port >= rule.destination_ports[0]) &
                      (packet.destination_port <= rule.destination_ports[1]);
-  return ports & ((rule.protocol == 256) | (rule.protocol == packet.protocol)) &&
-         (packet.source & prefix_mask<Address>(rule.source_length)) == rule.source &&
-         (packet.destination & prefix_mask<Address>(rule.destination_length)) == rule.destination;
+  return ports & ((rule.protocol == 256) | (rule.protocol == packet.protocol)) &
+         ((packet.source & prefix_mask<Address>(rule.source_length)) == rule.source) &
+         ((packet.destination & prefix_mask<Address>(rule.destination_length)) == rule.destination);
 }
 
 // The rules whose prefixes are at least so long, hashed on so much of their addresses. Immutable.
@@ -91,15 +92,35 @@ class PolicyTuple {
         destination_mask_(prefix_mask<Address>(destination_length)),
         seed_(seed),
         rules_(std::move(rules)) {
-    std::vector<std::uint32_t> hashes(rules_.size());
-    std::sort(rules_.begin(), rules_.end(), [this](const Rule& a, const Rule& b) {
-      const std::uint32_t left = hash(a.source, a.destination), right = hash(b.source, b.destination);
-      return left != right ? left < right : a.order < b.order;
-    });
+    // By hash, then by order; the rules of a tuple before are in this order already, with a new one behind
+    // them.
+    struct Key {
+      std::uint32_t hash;
+      std::uint32_t index;
+      std::uint64_t order;
+      bool operator<(const Key& other) const noexcept {
+        return hash != other.hash ? hash < other.hash : order < other.order;
+      }
+    };
+    std::vector<Key> keys(rules_.size());
     first_order_ = ~std::uint64_t{0};
     for (std::size_t i = 0; i < rules_.size(); ++i) {
-      hashes[i] = hash(rules_[i].source, rules_[i].destination);
+      keys[i] = {hash(rules_[i].source, rules_[i].destination), static_cast<std::uint32_t>(i),
+                 rules_[i].order};
       first_order_ = std::min(first_order_, rules_[i].order);
+    }
+    if (!std::is_sorted(keys.begin(), keys.end())) {
+      if (std::is_sorted(keys.begin(), keys.end() - 1)) {
+        const auto at = std::upper_bound(keys.begin(), keys.end() - 1, keys.back());
+        std::rotate(rules_.begin() + (at - keys.begin()), rules_.end() - 1, rules_.end());
+        std::rotate(at, keys.end() - 1, keys.end());
+      } else {
+        std::sort(keys.begin(), keys.end());
+        std::vector<Rule> sorted;
+        sorted.reserve(rules_.size());
+        for (const Key& key : keys) sorted.push_back(rules_[key.index]);
+        rules_ = std::move(sorted);
+      }
     }
     const unsigned bits = static_cast<unsigned>(std::bit_width(rules_.size() * 2));
     slots_.resize(std::size_t{1} << bits);
@@ -107,11 +128,11 @@ class PolicyTuple {
     filter_.resize((std::size_t{1} << filter_bits_) / 32 + 1);
     for (std::size_t i = 0; i < rules_.size();) {
       std::size_t end = i + 1;
-      while (end < rules_.size() && hashes[end] == hashes[i]) ++end;
-      std::size_t at = hashes[i] & (slots_.size() - 1);
+      while (end < rules_.size() && keys[end].hash == keys[i].hash) ++end;
+      std::size_t at = keys[i].hash & (slots_.size() - 1);
       while (slots_[at].count != 0) at = (at + 1) & (slots_.size() - 1);
-      slots_[at] = {hashes[i], static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(end - i)};
-      const std::uint32_t bit = hashes[i] >> (32 - filter_bits_);
+      slots_[at] = {keys[i].hash, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(end - i)};
+      const std::uint32_t bit = keys[i].hash >> (32 - filter_bits_);
       filter_[bit / 32] |= 1u << (bit % 32);
       i = end;
     }
@@ -199,12 +220,13 @@ struct PolicyBlock {
   alignas(64) Address source[kSize];
   alignas(64) Address destination[kSize];
   alignas(64) std::uint32_t hash[kSize];
-  std::uint64_t order[kSize];  // of the best match so far
+  alignas(64) std::uint64_t order[kSize];  // of the best match so far
   std::uint32_t id[kSize];
   std::uint8_t candidate[kSize + 16];
 };
 
-// Hashes a block for a tuple and lists the packets that pass its filter; returns how many.
+// Hashes a block for a tuple and lists the packets that pass its filter and have no match yet that comes
+// before all rules of the tuple; returns how many.
 using PolicyFilter4 = std::size_t (*)(const PolicyTuple<std::uint32_t>&, PolicyBlock<std::uint32_t>&);
 
 template <typename Address>
@@ -213,7 +235,7 @@ std::size_t policy_filter(const PolicyTuple<Address>& tuple, PolicyBlock<Address
   for (std::size_t i = 0; i < block.count; ++i) {
     block.hash[i] = tuple.hash(block.source[i], block.destination[i]);
     block.candidate[candidates] = static_cast<std::uint8_t>(i);
-    candidates += tuple.passes_filter(block.hash[i]);
+    candidates += tuple.passes_filter(block.hash[i]) & (tuple.first_order() < block.order[i]);
   }
   return candidates;
 }
@@ -263,7 +285,6 @@ class PolicyFamily {
       const std::size_t candidates = filter(*tuple, block);
       for (std::size_t c = 0; c < candidates; ++c) {
         const std::size_t i = block.candidate[c];
-        if (tuple->first_order() >= block.order[i]) continue;
         if (const Rule* rule = tuple->find(block.hash[i], packet(i), block.order[i])) {
           block.order[i] = rule->order;
           block.id[i] = rule->id;
@@ -368,7 +389,7 @@ class PolicyFamily {
   }
 
  private:
-  static constexpr std::size_t kCollisions = 8;
+  static constexpr std::size_t kCollisions = 6;
 
   struct Plan {
     Plan(unsigned s, unsigned d) : source_length(s), destination_length(d), counts(1024) {}
@@ -406,7 +427,7 @@ class PolicyFamily {
   template <typename Exists>
   static std::array<unsigned, 2> relaxed(const Rule& rule, Exists&& exists) {
     const unsigned s = rule.source_length, d = rule.destination_length;
-    for (unsigned cut : {8u, 4u, 1u}) {
+    for (unsigned cut : {4u, 2u, 1u}) {
       const unsigned shorter_s = s - std::min(s, s % cut == 0 ? cut : s % cut);
       const unsigned shorter_d = d - std::min(d, d % cut == 0 ? cut : d % cut);
       if (!exists(shorter_s, shorter_d)) return {shorter_s, shorter_d};

@@ -1,0 +1,180 @@
+"""ExactTable, ForwardingTable and Fdb beside rte_hash, dict and searchsorted; look-ups in random order."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+import dpdk_peer
+from fastpath import ExactTable, Fdb, ForwardingTable
+
+SIZES = [4, 6, 8, 12, 13, 16, 37, 40, 64]
+CASES = [(16, 1 << 16), (16, 1_000_000), (16, 1 << 24), *((size, 1_000_000) for size in SIZES if size != 16)]
+NAMES = [f"{size} B x {n:,}" for size, n in CASES]
+
+
+class Keys:
+    """Distinct random keys, the same in another order, and keys that are absent."""
+
+    def __init__(self, size: int, n: int) -> None:
+        rng = np.random.default_rng(size * n)
+        self.size, self.n = size, n
+        self.rows = rng.integers(0, 256, (n, size), dtype=np.uint8)
+        self.rows[:, :4] = (
+            (np.arange(n, dtype=np.uint32) * np.uint32(2654435761)).view(np.uint8).reshape(n, 4)
+        )
+        self.values = np.arange(1, n + 1, dtype=np.uint32)
+        self.shuffled = self.rows[rng.permutation(n)]
+        self.absent = rng.integers(0, 256, (min(n, 1_000_000), size), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=NAMES)
+def keys(request):
+    return Keys(*request.param)
+
+
+@pytest.fixture(scope="session")
+def dpdk(tmp_path_factory):
+    return dpdk_peer.start(tmp_path_factory.mktemp("dpdk"))
+
+
+@pytest.fixture(scope="module")
+def table(keys):
+    made = ExactTable(keys.size, dtype="uint32", capacity=keys.n)
+    made.insert_many(keys.rows, keys.values)
+    return made
+
+
+@pytest.fixture(scope="module")
+def peer(dpdk, keys):
+    if dpdk.peer_hash_new(ctypes.c_uint32(keys.size), ctypes.c_uint32(keys.n * 5 // 4)) != 0:
+        pytest.skip("rte_hash has no memory for this")
+    n = dpdk.peer_hash_add(
+        dpdk_peer.pointer(keys.rows), keys.size, dpdk_peer.pointer(keys.values), ctypes.c_size_t(keys.n)
+    )
+    assert n == keys.n
+    return dpdk
+
+
+@pytest.mark.parametrize("what", ["hits", "misses"])
+class TestLookupMany:
+    @pytest.fixture
+    def probes(self, keys, what):
+        return keys.shuffled if what == "hits" else keys.absent
+
+    @pytest.fixture(autouse=True)
+    def group(self, benchmark, keys, what):
+        benchmark.group = f"exact: {what}, {keys.size} B x {keys.n:,}"
+
+    def test_fastpath(self, table, probes, measure):
+        out = np.empty(len(probes), np.uint32)
+        measure(lambda: table.lookup_many(probes, out=out), operations=len(probes))
+
+    def test_rte_hash(self, peer, keys, probes, measure):
+        out = np.empty(len(probes), np.uint32)
+        arguments = dpdk_peer.pointer(probes), keys.size, ctypes.c_size_t(len(probes)), dpdk_peer.pointer(out)
+        measure(lambda: peer.peer_hash_lookup(*arguments), operations=len(probes))
+
+
+@pytest.mark.benchmark(group="exact: insert_many, 16 B x 1,000,000")
+class TestInsert:
+    def test_fastpath(self, measure):
+        keys = Keys(16, 1_000_000)
+        measure(
+            lambda: ExactTable(16, dtype="uint32", capacity=keys.n).insert_many(keys.rows, keys.values),
+            operations=keys.n,
+        )
+
+    def test_fastpath_growing(self, measure):
+        keys = Keys(16, 1_000_000)
+        measure(lambda: ExactTable(16, dtype="uint32").insert_many(keys.rows, keys.values), operations=keys.n)
+
+    def test_rte_hash(self, dpdk, measure):
+        keys = Keys(16, 1_000_000)
+
+        def build():
+            dpdk.peer_hash_new(ctypes.c_uint32(16), ctypes.c_uint32(keys.n * 5 // 4))
+            n = ctypes.c_size_t(keys.n)
+            dpdk.peer_hash_add(dpdk_peer.pointer(keys.rows), 16, dpdk_peer.pointer(keys.values), n)
+
+        measure(build, operations=keys.n)
+
+
+@pytest.mark.parametrize("load", [50, 90])
+def test_fastpath_load(load, measure, benchmark):
+    benchmark.group = "exact: hits by load factor, 16 B"
+    keys = Keys(16, 900_000)
+    made = ExactTable(16, dtype="uint32", capacity=int(keys.n * 80 / load))
+    made.insert_many(keys.rows, keys.values)
+    out = np.empty(keys.n, np.uint32)
+    measure(lambda: made.lookup_many(keys.shuffled, out=out), operations=keys.n)
+
+
+class TestScalar:
+    @pytest.fixture(autouse=True)
+    def group(self, benchmark):
+        benchmark.group = "exact: scalar look-up, 16 B x 10,000"
+
+    @pytest.fixture(scope="class")
+    def listed(self):
+        return [row.tobytes() for row in Keys(16, 10_000).rows]
+
+    def run(self, lookup, listed, measure):
+        def every():
+            for key in listed:
+                lookup(key)
+
+        measure(every, operations=len(listed))
+
+    def test_fastpath(self, listed, measure):
+        made = ExactTable(16)
+        made.insert_many(listed, listed)
+        self.run(made.lookup, listed, measure)
+
+    def test_dict(self, listed, measure):
+        self.run(
+            dict(zip(listed, listed, strict=True)).get, [bytes(bytearray(key)) for key in listed], measure
+        )
+
+
+class TestBridge:
+    """The tables that stand on it, with 100,000 stations."""
+
+    N = 100_000
+
+    @pytest.fixture(autouse=True)
+    def group(self, benchmark):
+        benchmark.group = "exact: tables of a bridge, 100,000 stations"
+
+    @pytest.fixture(scope="class")
+    def macs(self):
+        rng = np.random.default_rng(9)
+        return rng.permutation(self.N).astype(np.uint64) + np.uint64(0x020000000000)
+
+    def test_fastpath_exact_table(self, macs, measure):
+        rows = macs.view(np.uint8).reshape(-1, 8)
+        made = ExactTable(8, dtype="uint32", capacity=self.N)
+        made.insert_many(rows, np.arange(self.N))
+        measure(lambda: made.lookup_many(rows), operations=self.N)
+
+    def test_fastpath_forwarding_table(self, macs, measure):
+        made = ForwardingTable("mac", dtype="uint32", capacity=self.N)
+        made.insert_many(macs, macs[::-1].copy(), range(self.N))
+        destinations = macs[::-1].copy()
+        measure(lambda: made.lookup_many(macs, destinations), operations=self.N)
+
+    def test_fastpath_fdb(self, macs, measure):
+        made = Fdb(max_entries=2 * self.N, dtype="uint32")
+        made.learn_many(macs, np.arange(self.N) % 64)
+        measure(lambda: made.lookup_many(macs), operations=self.N)
+
+    def test_fastpath_fdb_learn(self, macs, measure):
+        made = Fdb(max_entries=2 * self.N, dtype="uint32")
+        ports = (np.arange(self.N) % 64).astype(np.uint32)
+        measure(lambda: made.learn_many(macs, ports), operations=self.N)
+
+    def test_searchsorted(self, macs, measure):
+        ordered = np.sort(macs)
+        measure(lambda: np.searchsorted(ordered, macs), operations=self.N)
