@@ -491,6 +491,34 @@ with fastpath.Switch() as s:
         assert (tmp_path / name).stat().st_size == 24 + 16 + 60
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "port.rx(frames)",
+        "port.tx()",
+        "switch.pairs()",
+        "switch.detach(switch.attach_memory())",
+        "switch.start()",
+    ],
+)
+def test_the_interpreter_may_exit_under_daemon_threads(call: str) -> None:
+    code = """
+import sys, threading, time, fastpath
+switch = fastpath.Switch(); port = switch.attach_memory(); switch.start()
+frames = [bytes.fromhex("ffffffffffff02000000000a") + bytes(48)] * 64
+def body():
+    while True:
+        exec(sys.argv[1])
+for _ in range(2):
+    threading.Thread(target=body, daemon=True).start()
+time.sleep(0.05)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, call], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_closing_ends_captures(tmp_path: Path) -> None:
     fds = len(os.listdir("/proc/self/fd"))
     switch = Switch()

@@ -154,14 +154,14 @@ class DnsListener {
     options.max_connections = max_connections;
     options.idle = std::chrono::milliseconds(static_cast<std::int64_t>(idle_s * 1000));
     const std::uint64_t seed = random_seed();
-    const py::gil_scoped_release release;
+    const Unlocked unlocked;
     server_ = std::make_unique<dns::Server>(*source_, options, seed);
   }
   ~DnsListener() { stop(); }
 
   void stop() {
     // The threads may be waiting for the GIL to make an image.
-    const py::gil_scoped_release release;
+    const Unlocked unlocked;
     if (server_) server_->stop();
   }
   // The child of a fork has no threads to wait for, so the object is left behind as it is.

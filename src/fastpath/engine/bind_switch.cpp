@@ -22,7 +22,7 @@ namespace {
 template <typename Body>
 auto os_errors(Body&& body) {
   try {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return body();
   } catch (const std::system_error& error) {
     // what() is "text: strerror"; OSError wants the two apart.
@@ -72,7 +72,7 @@ class SwitchHandle {
             table_of<fastpath_forwarding_v1>(forwarding_, FASTPATH_FORWARDING_CAPSULE),
             table_of<fastpath_fdb_v1>(fdb_, FASTPATH_FDB_CAPSULE))) {}
   ~SwitchHandle() {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     worker_.reset();
   }
   SwitchHandle(const SwitchHandle&) = delete;
@@ -197,7 +197,7 @@ std::size_t push(SwitchHandle& self, const PortHandle& handle, const std::vector
     }
   }
   SwitchWorker& worker = self.worker();
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   const std::lock_guard lock(memory.push_mutex());
   std::size_t done = 0;
   while (done < views.size() && memory.push(static_cast<const std::uint8_t*>(views[done].ptr),
@@ -222,7 +222,7 @@ std::size_t push_rows(SwitchHandle& self, const PortHandle& handle, const py::bu
                           std::to_string(least) + " to " + std::to_string(kMaxFrame + least));
   }
   SwitchWorker& worker = self.worker();
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   const std::lock_guard lock(memory.push_mutex());
   const auto* rows = static_cast<const std::uint8_t*>(view.ptr);
   py::ssize_t done = 0;
@@ -236,7 +236,7 @@ py::list pop(const PortHandle& handle, std::size_t limit) {
   // Taken without waiting for the lock under the GIL: another thread may hold it while it waits for the GIL.
   std::unique_lock lock(memory.pop_mutex(), std::defer_lock);
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     lock.lock();
   }
   py::list out;
