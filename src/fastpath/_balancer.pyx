@@ -5,6 +5,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM
+from cpython.long cimport PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
@@ -333,14 +334,16 @@ cdef class Core:
         cdef uint64_t result
         if PyBytes_CheckExact(key):
             return self.hash_bytes(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        if PyLong_CheckExact(key):
+            try:
+                return PyLong_AsUnsignedLongLong(key)
+            except OverflowError:
+                raise ValueError(f"key as a hash must be 0..2**64-1, got {key}") from None
         if isinstance(key, str):
             data = PyUnicode_AsUTF8AndSize(key, &size)
             return self.hash_bytes(data, size)
-        if isinstance(key, int) or hasattr(key, "__index__"):
-            value = operator.index(key)
-            if value < 0 or value >> 64:
-                raise ValueError(f"key as a hash must be 0..2**64-1, got {value}")
-            return PyLong_AsUnsignedLongLong(value)
+        if hasattr(key, "__index__"):
+            return self.hash_of(operator.index(key))
         if PyObject_CheckBuffer(key):
             PyObject_GetBuffer(key, &view, PyBUF_SIMPLE)
             result = self.hash_bytes(<const char*> view.buf, view.len)

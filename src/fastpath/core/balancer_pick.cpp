@@ -103,7 +103,9 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   const Table& table = choice.tier.table;
   const std::uint64_t hash = choice.ask.hash;
   Reason first = Reason::ok;
+  Id owner = 0;
   const auto accepts = [&](Id id) {
+    if (owner == 0) owner = id;
     const Reason answer = verdict(choice, id);
     if (choice.ask.trace != nullptr && std::none_of(choice.ask.trace->begin(), choice.ask.trace->end(),
                                                     [id](const Considered& seen) { return seen.id == id; })) {
@@ -197,7 +199,7 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   choice.id = fallback(choice, mix64(hash));
   if (choice.id != 0) {
     if (choice.ask.trace != nullptr) choice.ask.trace->push_back({choice.id, Reason::ok});
-    settle();
+    if (choice.id != owner) settle();
   }
 }
 
