@@ -41,7 +41,7 @@ sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over th
 	FASTPATH_SANITIZE=address,undefined $(VENV)/python setup.py -q build_ext \
 	    --build-temp build/sanitize/temp --build-lib build/sanitize/python
 	nm -D build/sanitize/python/fastpath/_build*.so | grep -q __asan
-	LD_PRELOAD="$(ASAN)" PYTHONMALLOC=malloc PYTHONPATH=build/sanitize/python FASTPATH_SANITIZED=1 \
+	LD_PRELOAD="$(ASAN)" PYTHONMALLOC=malloc PYTHONPATH=build/sanitize/python \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    $(VENV)/python -m pytest -p no:cacheprovider $(CORE_TESTS)
 
