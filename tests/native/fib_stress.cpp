@@ -107,7 +107,7 @@ int main() {
     }
     there[i] = !there[i];
   };
-  for (int step = 0; step < 1500; ++step) {
+  for (int step = 0; step < 800; ++step) {
     const std::lock_guard<std::mutex> lock(fib.mutex());
     const unsigned kind = random() % 100;
     if (kind == 0) {

@@ -111,7 +111,7 @@ int main() {
         routes.push_back(route);
       }
       fib.collect();
-      if (step % 30 == 0) check_all(fib, routes, random);
+      if (step % 60 == 0) check_all(fib, routes, random);
     }
     CHECK(fib.size(4) + fib.size(6) == routes.size());
     Fib bulk(1);

@@ -135,7 +135,7 @@ class Fib {
  public:
   using Route = fib::Route;
 
-  explicit Fib(std::size_t reserve = std::size_t{1} << 28);
+  explicit Fib(std::size_t reserve = std::size_t{1} << 26);
   ~Fib();
   Fib(const Fib&) = delete;
   Fib& operator=(const Fib&) = delete;

@@ -1,0 +1,237 @@
+// Many prefixes at once: sorted, then built node by node in address order.
+#include "fib_internal.hpp"
+
+#include <functional>
+
+namespace fastpath {
+
+namespace {
+
+// Bulk input: what sorting needs, and no more.
+struct Item4 {
+  std::uint64_t key;  // address, then length in the low 8 bits
+  std::uint32_t value;
+  static constexpr int family = 4;
+  unsigned length() const { return key & 0xFF; }
+  unsigned slot(unsigned level) const { return key >> (32 - level) & 0xFF; }
+  std::uint32_t short_bits() const { return static_cast<std::uint32_t>(key >> 16) & 0xFFFFFF; }
+  bool operator<(const Item4& other) const { return key < other.key; }
+  bool same_prefix(const Item4& other) const { return key == other.key; }
+};
+struct Item6 {
+  std::uint64_t high;
+  std::uint64_t low;
+  std::uint32_t value;
+  std::uint32_t bits;
+  static constexpr int family = 6;
+  unsigned length() const { return bits; }
+  unsigned slot(unsigned level) const {
+    return (level < 64 ? high >> (56 - level) : low >> (120 - level)) & 0xFF;
+  }
+  std::uint32_t short_bits() const { return static_cast<std::uint32_t>(high >> 40); }
+  bool operator<(const Item6& other) const {
+    if (high != other.high) return high < other.high;
+    if (low != other.low) return low < other.low;
+    return bits < other.bits;
+  }
+  bool same_prefix(const Item6& other) const {
+    return high == other.high && low == other.low && bits == other.bits;
+  }
+};
+
+// Stable, by the 40 bits of the key; from the least significant digit.
+void sort_items(std::vector<Item4>& items) {
+  if (std::is_sorted(items.begin(), items.end())) return;
+  constexpr unsigned kDigit = 10;
+  std::vector<Item4> other(items.size());
+  for (unsigned shift = 0; shift < 40; shift += kDigit) {
+    std::array<std::size_t, 1u << kDigit> at{};
+    for (const Item4& item : items) ++at[item.key >> shift & (at.size() - 1)];
+    std::size_t sum = 0;
+    for (std::size_t& count : at) sum += std::exchange(count, sum);
+    for (const Item4& item : items) other[at[item.key >> shift & (at.size() - 1)]++] = item;
+    items.swap(other);
+  }
+}
+void sort_items(std::vector<Item6>& items) {
+  if (!std::is_sorted(items.begin(), items.end())) std::stable_sort(items.begin(), items.end());
+}
+
+// Of equal prefixes the last stays.
+template <typename Item>
+void drop_repeated(std::vector<Item>& items) {
+  std::size_t kept = 0;
+  for (const Item& item : items) {
+    if (kept != 0 && items[kept - 1].same_prefix(item)) --kept;
+    items[kept++] = item;
+  }
+  items.resize(kept);
+}
+
+}  // namespace
+
+// Bulk input by family: sorted, each prefix once.
+struct Fib::Items {
+  std::vector<Item4> four;
+  std::vector<Item6> six;
+
+  explicit Items(const std::vector<Route>& routes) {
+    for (const Route& route : routes) {
+      if (route.family == 4) {
+        const std::uint32_t address = __builtin_bswap32(read<std::uint32_t>(route.address));
+        four.push_back({std::uint64_t{address} << 8 | route.length, route.value});
+      } else {
+        six.push_back({__builtin_bswap64(read<std::uint64_t>(route.address)),
+                       __builtin_bswap64(read<std::uint64_t>(route.address + 8)), route.value, route.length});
+      }
+    }
+    sort_items(four);
+    sort_items(six);
+    drop_repeated(four);
+    drop_repeated(six);
+  }
+  // At most a chain of single-entry nodes a prefix; reserved addresses cost nothing.
+  std::size_t room() const { return four.size() * 256 + six.size() * 2048 + kSlack; }
+};
+
+void Fib::insert_many(const std::vector<Route>& added) {
+  if (added.size() < kBulk || added.size() * 8 < size4_ + size6_) {
+    for (const Route& route : added) insert(route.family, route.address, route.length, route.value);
+    return;
+  }
+  const bool into_empty =
+      std::all_of(added.begin(), added.end(), [this](const Route& r) { return size(r.family) == 0; });
+  if (!into_empty) {
+    std::vector<Route> all = all_routes();
+    all.insert(all.end(), added.begin(), added.end());
+    rebuild(all, 0);
+  } else if (size4_ + size6_ == 0) {
+    rebuild(added, 0);
+  } else {
+    // The other family stays where it is.
+    for (const Route& route : added) accept(route.value);
+    Items items(added);
+    const std::size_t room = items.room();
+    if (arena_->reserved() - arena_->top() < room) relocate(arena_->reserved() + room);
+    if (!building_) {
+      building_ = clone(*work_);
+      work_ = building_.get();
+    }
+    fill(items);
+    publish_built();
+  }
+}
+
+void Fib::clear() { rebuild({}, 0); }
+
+template <typename Item>
+std::uint32_t Fib::build(unsigned level, const Item* begin, const Item* end) {
+  Slots slots;
+  slots.clear(work_->view.none);
+  struct Local {
+    std::uint8_t slot;
+    std::uint8_t code;
+    std::uint32_t value;
+  };
+  std::array<Local, 512> locals;
+  std::size_t count = 0;
+  for (const Item* item = begin; item != end;) {
+    const unsigned slot = item->slot(level);
+    if (item->length() > level + 8) {
+      // Everything that follows within this slot is longer too.
+      const Item* last = item + 1;
+      while (last != end && last->slot(level) == slot) ++last;
+      slots.add_child(slot, build(level + 8, item, last));
+      item = last;
+      continue;
+    }
+    const unsigned code = item->length() - level;
+    std::memset(slots.code + slot, static_cast<int>(code), span_of(code));
+    std::fill_n(slots.leaf + slot, span_of(code), item->value);
+    if (code != 8)
+      locals[count++] = {static_cast<std::uint8_t>(slot), static_cast<std::uint8_t>(code), item->value};
+    ++item;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const Local& local = locals[i];
+    if (!slots.visible(local.slot, local.code)) slots.hide(local.slot, local.code, local.value);
+  }
+  return encode(Item::family, level, slots);
+}
+
+// Puts prefixes into families that have none, in a state that is not published.
+void Fib::fill(const Items& items) {
+  const auto put_short = [](const auto& item, ShortRib& rib) {
+    const std::uint32_t key = 1u << item.length() | item.short_bits() >> (24 - item.length());
+    rib.put(key, item.value);
+    return key;
+  };
+  if (!items.four.empty()) own_root(4);
+  if (!items.six.empty()) own_root(6);
+  const Item4* const end4 = items.four.data() + items.four.size();
+  for (const Item4* item = items.four.data(); item != end4;) {
+    if (item->length() <= 16) {
+      paint4(put_short(*item, short4_), 0, 16, {item->value, static_cast<std::uint8_t>(item->length())});
+      ++item;
+      continue;
+    }
+    const std::size_t top = item->key >> 24;
+    const Item4* last = item + 1;
+    while (last != end4 && last->key >> 24 == top) ++last;
+    work_->root4[top] = make_entry(build(16, item, last), entry_leaf(work_->root4[top]));
+    item = last;
+  }
+  const Item6* const end6 = items.six.data() + items.six.size();
+  for (const Item6* item = items.six.data(); item != end6;) {
+    if (item->length() <= 24) {
+      paint6(put_short(*item, short6_), 0, 24, {item->value, static_cast<std::uint8_t>(item->length())});
+      ++item;
+      continue;
+    }
+    const Item6* last = item + 1;
+    while (last != end6 && last->high >> 40 == item->high >> 40) ++last;
+    const std::uint32_t page = own_page(item->high >> 48);
+    const std::size_t at = std::size_t{page} << 8 | (item->high >> 40 & 0xFF);
+    work_->pages[at] = make_entry(build(24, item, last), entry_leaf(work_->pages[at]));
+    item = last;
+  }
+  if (!items.four.empty()) size4_ = items.four.size();
+  if (!items.six.empty()) size6_ = items.six.size();
+  // Pages given up on the way were never seen.
+  for (const Piece& piece : replaced_) free_pages_.push_back(piece.at);
+  replaced_.clear();
+}
+
+// Builds everything anew from `routes`, later ones winning, in a form that also takes `value`.
+void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
+  std::uint32_t greatest = value;
+  for (const Route& route : routes) greatest = std::max(greatest, route.value);
+  std::uint32_t none = kShortNone;
+  std::uint32_t deep = kShortDeep;
+  if (greatest >= kShortDeep) {
+    none = kLongNone;
+    deep = kLongDeep;
+  }
+  if (greatest >= kLongDeep) {
+    // Two integers that nobody uses, from the top.
+    std::vector<std::uint32_t> used;
+    for (const Route& route : routes) used.push_back(route.value);
+    used.push_back(value);
+    std::sort(used.begin(), used.end(), std::greater<>());
+    std::array<std::uint32_t, 2> unused{};
+    std::size_t found = 0;
+    std::size_t i = 0;
+    for (std::uint32_t candidate = kLongNone; found < 2; --candidate) {
+      while (i < used.size() && used[i] > candidate) ++i;
+      if (i == used.size() || used[i] != candidate) unused[found++] = candidate;
+    }
+    none = unused[0];
+    deep = unused[1];
+  }
+  const Items items(routes);
+  start(empty_state(reserve_ + items.room(), none, deep));
+  fill(items);
+  publish_built();
+}
+
+}  // namespace fastpath

@@ -1,0 +1,198 @@
+// What the files of the table's cold code share.
+#pragma once
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "fastpath/fib.hpp"
+
+namespace fastpath {
+
+using fib::Arena;
+using fib::entry_leaf;
+using fib::entry_ref;
+using fib::kEntryRef;
+using fib::kRoots;
+using fib::kUnit;
+using fib::kWords;
+using fib::kWordSlots;
+using fib::make_entry;
+using fib::make_ref;
+using fib::ref_tiny;
+using fib::ref_unit;
+using fib::ShortRib;
+using fib::State;
+
+namespace fib {
+namespace {
+#include "kernels/fib_node.hpp"
+}  // namespace
+}  // namespace fib
+
+using fib::child_entry;
+using fib::code_at;
+using fib::kHiddenBytes;
+using fib::marks_up_to;
+using fib::Node;
+using fib::node_at;
+using fib::read;
+using fib::Tail;
+using fib::tail_of;
+
+// Leaves that stand for "no answer" and "see the child" in leaves of 16 and of 32 bits.
+inline constexpr std::uint32_t kShortNone = 0xFFFF;
+inline constexpr std::uint32_t kShortDeep = 0xFFFE;
+inline constexpr std::uint32_t kLongNone = 0xFFFFFFFF;
+inline constexpr std::uint32_t kLongDeep = 0xFFFFFFFE;
+inline constexpr std::size_t kCommitStep = std::size_t{1} << 16;
+inline constexpr std::size_t kSlack = std::size_t{1} << 17;  // more than one update can use
+inline constexpr std::size_t kNoNode = 64;                   // bytes of the node that has no answer
+
+template <typename T>
+void write(std::uint8_t* p, T value) noexcept {
+  std::memcpy(p, &value, sizeof value);
+}
+
+constexpr std::size_t round_up(std::size_t value, std::size_t step) {
+  return (value + step - 1) & ~(step - 1);
+}
+constexpr unsigned span_of(unsigned code) { return 256u >> code; }  // slots under one prefix of this code
+constexpr unsigned base_of(unsigned slot, unsigned code) { return slot & ~(span_of(code) - 1); }
+
+inline unsigned short_length(std::uint32_t key) { return static_cast<unsigned>(std::bit_width(key)) - 1; }
+
+inline std::uint32_t short_key(const std::uint8_t* address, unsigned length) {
+  const std::uint32_t bits = std::uint32_t{address[0]} << 16 | std::uint32_t{address[1]} << 8 | address[2];
+  return 1u << length | bits >> (24 - length);
+}
+
+inline unsigned short_limit(int family) { return family == 4 ? 16 : 24; }
+
+template <typename T>
+fib::Shared<T> shared_array(std::size_t n) {
+  return fib::Shared<T>(new T[n]());
+}
+
+namespace fib {
+// Roots of families without a prefix, which all tables share.
+Shared<std::uint64_t> filled_root4(std::uint32_t none);
+Shared<std::uint64_t> bare_root4(std::uint32_t none);
+const Shared<std::uint8_t>& bare_lengths();
+const Shared<std::uint32_t>& bare_root6();
+}  // namespace fib
+
+// One node, slot by slot.
+struct Fib::Slots {
+  struct Hidden {
+    std::uint8_t slot;
+    std::uint8_t code;
+    std::uint32_t value;
+  };
+  std::uint8_t code[256];   // bits of the best prefix beyond the node's own; 0: none
+  std::uint32_t leaf[256];  // its value, or the view's `none`
+  std::uint32_t ref[256];   // child, or 0; unset without `refs`
+  bool refs = false;        // some slot may have a child
+  unsigned hidden_count = 0;
+  Hidden hidden[256];
+
+  // A node without anything. Left out where decode() fills the slots from a node.
+  void clear(std::uint32_t none) {
+    std::memset(code, 0, sizeof code);
+    std::fill(leaf, leaf + 256, none);
+  }
+  void add_child(unsigned slot, std::uint32_t child) {
+    if (!refs) std::memset(ref, 0, sizeof ref);
+    refs = true;
+    ref[slot] = child;
+  }
+
+  bool visible(unsigned base, unsigned c) const {
+    return std::memchr(code + base, static_cast<int>(c), span_of(c)) != nullptr;
+  }
+  Hidden* find_hidden(unsigned base, unsigned c) {
+    for (unsigned i = 0; i < hidden_count; ++i) {
+      if (hidden[i].slot == base && hidden[i].code == c) return hidden + i;
+    }
+    return nullptr;
+  }
+  void hide(unsigned base, unsigned c, std::uint32_t value) {
+    hidden[hidden_count++] = {static_cast<std::uint8_t>(base), static_cast<std::uint8_t>(c), value};
+  }
+  void unhide(Hidden* entry) { *entry = hidden[--hidden_count]; }
+
+  // True: the prefix is new.
+  bool insert(unsigned base, unsigned c, std::uint32_t value) {
+    bool present = false;
+    bool painted = false;
+    unsigned lost = 0;  // codes of shorter prefixes that lost a slot
+    std::uint32_t lost_leaf[9] = {};
+    for (unsigned s = base; s < base + span_of(c); ++s) {
+      if (code[s] > c) continue;
+      if (code[s] == c) {
+        present = true;
+      } else {
+        lost |= 1u << code[s];
+        lost_leaf[code[s]] = leaf[s];
+        code[s] = static_cast<std::uint8_t>(c);
+      }
+      leaf[s] = value;
+      painted = true;
+    }
+    if (present) return false;
+    if (!painted) {
+      if (Hidden* entry = find_hidden(base, c)) {
+        entry->value = value;
+        return false;
+      }
+      hide(base, c, value);
+      return true;
+    }
+    for (unsigned shorter = 1; shorter < c; ++shorter) {
+      if ((lost >> shorter & 1) != 0 && !visible(base_of(base, shorter), shorter)) {
+        hide(base_of(base, shorter), shorter, lost_leaf[shorter]);
+      }
+    }
+    return true;
+  }
+
+  // False: there is no such prefix.
+  bool erase(unsigned base, unsigned c, std::uint32_t none) {
+    if (!visible(base, c)) {
+      Hidden* const entry = find_hidden(base, c);
+      if (entry == nullptr) return false;
+      unhide(entry);
+      return true;
+    }
+    unsigned heir = c - 1;
+    std::uint32_t value = none;
+    for (; heir > 0; --heir) {
+      const unsigned at = base_of(base, heir);
+      if (const void* slot = std::memchr(code + at, static_cast<int>(heir), span_of(heir))) {
+        value = leaf[static_cast<const std::uint8_t*>(slot) - code];
+        break;
+      }
+      if (Hidden* entry = find_hidden(at, heir)) {
+        value = entry->value;
+        unhide(entry);
+        break;
+      }
+    }
+    for (unsigned s = base; s < base + span_of(c); ++s) {
+      if (code[s] != c) continue;
+      code[s] = static_cast<std::uint8_t>(heir);
+      leaf[s] = value;
+    }
+    return true;
+  }
+};
+
+}  // namespace fastpath
