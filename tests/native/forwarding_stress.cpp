@@ -1,6 +1,7 @@
-// sources: core/exact_table.cpp core/kernels/exact_scalar.cpp core/kernels/exact_avx2.cpp
-// core/kernels/exact_avx512.cpp Readers ask for pairs while a writer adds and removes the exact entry over
-// one for any source: the answer is always one of the two.
+// sources: core/exact_table.cpp core/kernels/exact_*.cpp
+
+// Readers ask for pairs while a writer adds and removes the exact entry over one for any source: the answer
+// is always one of the two.
 #include <atomic>
 #include <thread>
 #include <vector>

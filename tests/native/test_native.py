@@ -20,7 +20,10 @@ def sources_of(program: Path, noun: str) -> list[Path]:
     sources = [program, *CORE.glob(f"core/{noun}*.cpp"), *CORE.glob(f"core/kernels/{noun}_*.cpp")]
     named = re.search(r"^// sources: (.+)$", program.read_text(), re.MULTILINE)
     if named:
-        sources += [CORE / name for name in named.group(1).split()]
+        for pattern in named.group(1).split():
+            found = list(CORE.glob(pattern))
+            assert found, f"{program.name}: no file is {pattern}"
+            sources += found
     return sorted(set(sources))
 
 
