@@ -112,14 +112,15 @@ def test_fastpath_load(load, measure, benchmark):
     measure(lambda: made.lookup_many(keys.shuffled, out=out), operations=keys.n)
 
 
+@pytest.fixture(scope="module")
+def listed():
+    return [row.tobytes() for row in Keys(16, 10_000).rows]
+
+
 class TestScalar:
     @pytest.fixture(autouse=True)
     def group(self, benchmark):
         benchmark.group = "exact: scalar look-up, 16 B x 10,000"
-
-    @pytest.fixture(scope="class")
-    def listed(self):
-        return [row.tobytes() for row in Keys(16, 10_000).rows]
 
     def run(self, lookup, listed, measure):
         def every():
@@ -139,42 +140,44 @@ class TestScalar:
         )
 
 
-class TestBridge:
-    """The tables that stand on it, with 100,000 stations."""
+STATIONS = 100_000
 
-    N = 100_000
+
+@pytest.fixture(scope="module")
+def macs():
+    rng = np.random.default_rng(9)
+    return rng.permutation(STATIONS).astype(np.uint64) + np.uint64(0x020000000000)
+
+
+class TestBridge:
+    """The tables that stand on it."""
 
     @pytest.fixture(autouse=True)
     def group(self, benchmark):
         benchmark.group = "exact: tables of a bridge, 100,000 stations"
 
-    @pytest.fixture(scope="class")
-    def macs(self):
-        rng = np.random.default_rng(9)
-        return rng.permutation(self.N).astype(np.uint64) + np.uint64(0x020000000000)
-
     def test_fastpath_exact_table(self, macs, measure):
         rows = macs.view(np.uint8).reshape(-1, 8)
-        made = ExactTable(8, dtype="uint32", capacity=self.N)
-        made.insert_many(rows, np.arange(self.N))
-        measure(lambda: made.lookup_many(rows), operations=self.N)
+        made = ExactTable(8, dtype="uint32", capacity=STATIONS)
+        made.insert_many(rows, np.arange(STATIONS))
+        measure(lambda: made.lookup_many(rows), operations=STATIONS)
 
     def test_fastpath_forwarding_table(self, macs, measure):
-        made = ForwardingTable("mac", dtype="uint32", capacity=self.N)
-        made.insert_many(macs, macs[::-1].copy(), range(self.N))
+        made = ForwardingTable("mac", dtype="uint32", capacity=STATIONS)
+        made.insert_many(macs, macs[::-1].copy(), range(STATIONS))
         destinations = macs[::-1].copy()
-        measure(lambda: made.lookup_many(macs, destinations), operations=self.N)
+        measure(lambda: made.lookup_many(macs, destinations), operations=STATIONS)
 
     def test_fastpath_fdb(self, macs, measure):
-        made = Fdb(max_entries=2 * self.N, dtype="uint32")
-        made.learn_many(macs, np.arange(self.N) % 64)
-        measure(lambda: made.lookup_many(macs), operations=self.N)
+        made = Fdb(max_entries=2 * STATIONS, dtype="uint32")
+        made.learn_many(macs, np.arange(STATIONS) % 64)
+        measure(lambda: made.lookup_many(macs), operations=STATIONS)
 
     def test_fastpath_fdb_learn(self, macs, measure):
-        made = Fdb(max_entries=2 * self.N, dtype="uint32")
-        ports = (np.arange(self.N) % 64).astype(np.uint32)
-        measure(lambda: made.learn_many(macs, ports), operations=self.N)
+        made = Fdb(max_entries=2 * STATIONS, dtype="uint32")
+        ports = (np.arange(STATIONS) % 64).astype(np.uint32)
+        measure(lambda: made.learn_many(macs, ports), operations=STATIONS)
 
     def test_searchsorted(self, macs, measure):
         ordered = np.sort(macs)
-        measure(lambda: np.searchsorted(ordered, macs), operations=self.N)
+        measure(lambda: np.searchsorted(ordered, macs), operations=STATIONS)
