@@ -106,7 +106,7 @@ class TestInsert:
 def test_fastpath_load(load, measure, benchmark):
     benchmark.group = "exact: hits by load factor, 16 B"
     keys = Keys(16, 900_000)
-    made = ExactTable(16, dtype="uint32", capacity=int(keys.n * 80 / load))
+    made = ExactTable(16, dtype="uint32", capacity=int(keys.n * 100 / load * 2 / 3))
     made.insert_many(keys.rows, keys.values)
     out = np.empty(keys.n, np.uint32)
     measure(lambda: made.lookup_many(keys.shuffled, out=out), operations=keys.n)

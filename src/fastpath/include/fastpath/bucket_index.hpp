@@ -299,8 +299,9 @@ class BucketIndex {
   static constexpr int kDepth = 2;
 
   static std::uint64_t buckets_for(std::size_t capacity) {
-    // A table made for `capacity` keys is 80 % full with them and need not grow.
-    return std::max<std::uint64_t>(kLeastBuckets, (capacity + capacity / 4) / kSlots + 1);
+    // A table made for `capacity` keys is two thirds full with them: nine keys in ten stand in their home
+    // bucket.
+    return std::max<std::uint64_t>(kLeastBuckets, (capacity + capacity / 2) / kSlots + 1);
   }
   static std::size_t limit_of(const Generation& generation) noexcept {
     return generation.count * kSlots / 32 * 29;  // above 92 % there is not always room

@@ -59,18 +59,6 @@ class Pages {
   void* data() const noexcept { return data_; }
   std::size_t bytes() const noexcept { return bytes_; }
 
-  // Gives the last part back, at most `most` bytes of it; returns what is left. Unmapping a large table in
-  // one call would stop its writer for milliseconds.
-  std::size_t trim(std::size_t most) noexcept {
-    if (data_ == nullptr || bytes_ < kHuge || bytes_ <= most) {
-      *this = Pages();
-      return 0;
-    }
-    most = most / kHuge * kHuge;
-    munmap(static_cast<std::uint8_t*>(data_) + bytes_ - most, most);
-    return bytes_ -= most;
-  }
-
  private:
   static constexpr std::size_t kHuge = std::size_t{2} << 20;
   void* data_ = nullptr;
