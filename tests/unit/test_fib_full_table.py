@@ -157,3 +157,19 @@ def test_text_and_updates(table) -> None:
         after = fib.lookup_many(addresses)
         assert (after[kept] == before[kept]).mean() > 0.9
     assert fib.nbytes <= 1.1 * fresh
+
+
+def test_beside_py_radix(table) -> None:
+    """Another implementation, on a slice of the table."""
+    radix = pytest.importorskip("radix")
+    lines = table[0][::40]
+    fib, tree = Fib(dtype="uint32"), radix.Radix()
+    fib.insert_many(b"\n".join(lines), np.arange(len(lines), dtype=np.uint32))
+    for i, line in enumerate(lines):
+        tree.add(line.decode()).data["hop"] = i
+    rng = np.random.default_rng(9)
+    for line in rng.permutation(lines)[:4000].tolist():
+        address = line.decode().partition("/")[0]
+        for asked in (address, address[:-1] + "1" if address.endswith("0") else address):
+            found = tree.search_best(asked)
+            assert fib.lookup(asked) == (found and found.data["hop"])

@@ -92,15 +92,17 @@ const Shared<std::uint32_t>& bare_root6();
 
 // One node, slot by slot.
 struct Fib::Slots {
+  static constexpr unsigned kRun = 8;
+
   struct Hidden {
     std::uint8_t slot;
     std::uint8_t code;
     std::uint32_t value;
   };
-  std::uint8_t code[256];   // bits of the best prefix beyond the node's own; 0: none
-  std::uint32_t leaf[256];  // its value, or the view's `none`
-  std::uint32_t ref[256];   // child, or 0; unset without `refs`
-  bool refs = false;        // some slot may have a child
+  std::uint8_t code[256 + kRun];   // bits of the best prefix beyond the node's own; 0: none
+  std::uint32_t leaf[256 + kRun];  // its value, or the view's `none`
+  std::uint32_t ref[256];          // child, or 0; unset without `refs`
+  bool refs = false;               // some slot may have a child
   unsigned hidden_count = 0;
   Hidden hidden[256];
 
@@ -108,6 +110,14 @@ struct Fib::Slots {
   void clear(std::uint32_t none) {
     std::memset(code, 0, sizeof code);
     std::fill(leaf, leaf + 256, none);
+  }
+  // From the first slot to the last: a run is short as a rule, so a few slots too many are written at once.
+  void fill_ascending(unsigned start, unsigned end, unsigned c, std::uint32_t value) {
+    std::memset(code + start, static_cast<int>(c), kRun);
+    for (unsigned k = 0; k < kRun; ++k) leaf[start + k] = value;
+    if (end - start <= kRun) return;
+    std::memset(code + start + kRun, static_cast<int>(c), end - start - kRun);
+    std::fill(leaf + start + kRun, leaf + end, value);
   }
   void add_child(unsigned slot, std::uint32_t child) {
     if (!refs) std::memset(ref, 0, sizeof ref);

@@ -101,8 +101,7 @@ void Fib::decode(int family, unsigned level, std::uint32_t ref, Slots& slots) co
     if (child) {
       if (const auto ref_below = read<std::uint32_t>(entry + kEntryRef)) slots.add_child(start, ref_below);
     }
-    std::memset(slots.code + start, static_cast<int>(code_at(tail.codes, interval)), end - start);
-    std::fill(slots.leaf + start, slots.leaf + end, leaf);
+    slots.fill_ascending(start, end, code_at(tail.codes, interval), leaf);
   });
   slots.hidden_count = tail.hidden_count;
   for (unsigned i = 0; i < tail.hidden_count; ++i) {
