@@ -69,7 +69,13 @@ def cython_extension(pyx: Path) -> Extension:
             *glob.glob(f"{CORE}/_*.px[di]"),
         ],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        extra_compile_args=[*COMPILE, "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-cpp"],
+        extra_compile_args=[
+            *COMPILE,
+            "-Wno-unused-function",
+            "-Wno-unused-parameter",
+            "-Wno-sign-compare",
+            "-Wno-cpp",
+        ],
         extra_link_args=list(LINK),
         language="c++",
     )

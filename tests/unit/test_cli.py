@@ -368,6 +368,5 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bench_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pytest_benchmark")
     assert main(["bench", "nonsense"]) == 1
     assert "there are:" in capsys.readouterr().err

@@ -519,6 +519,47 @@ time.sleep(0.05)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_capture_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with Switch() as switch:
+            port, other = switch.attach_memory(), switch.attach_memory()
+            capture = switch.capture(tmp_path / "pipe")
+            frame = mac(ALL) + mac(A) + b"\x88\xb5" + bytes(1000)
+            for _ in range(40):
+                port.rx([frame] * 20)
+                switch.settle()
+            assert other.stats()["tx_packets"] == 800
+            with pytest.raises(OSError, match="write the capture"):
+                capture.close()
+    finally:
+        os.close(reader)
+
+
+def test_a_capture_into_a_pipe_that_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    received = bytearray()
+
+    def read() -> None:
+        with (tmp_path / "pipe").open("rb") as pipe:
+            while part := pipe.read(65536):
+                received.extend(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with Switch() as switch:
+        port = switch.attach_memory()
+        with switch.capture(tmp_path / "pipe") as capture:
+            frame = mac(ALL) + mac(A) + b"\x88\xb5" + bytes(1000)
+            for _ in range(10):
+                port.rx([frame] * 20)
+                switch.settle()
+            assert capture.close() == 200
+    reader.join(10)
+    assert len(received) == 24 + 200 * (16 + len(frame))
+
+
 def test_closing_ends_captures(tmp_path: Path) -> None:
     fds = len(os.listdir("/proc/self/fd"))
     switch = Switch()

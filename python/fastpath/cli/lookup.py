@@ -98,9 +98,7 @@ def _chunks(file: BinaryIO) -> Iterator[list[bytes]]:
             yield rest[:cut].split()
             rest = rest[cut:]
         elif len(rest) > CHUNK:
-            raise ValueError(
-                f"standard input: a line of over {CHUNK:,} bytes, not an address"
-            )
+            raise ValueError(f"standard input: a line of over {CHUNK:,} bytes, not an address")
     if rest.strip():
         yield rest.split()
 

@@ -35,7 +35,8 @@ class Capture:
         Raises
         ------
         OSError
-            The file could not be written, for example because the disk is full.
+            The file could not be written, for example because the disk is full, or because nobody reads the
+            pipe that it is.
         """
         number, self._number = self._number, None
         return 0 if number is None else self._worker.remove_capture(number)

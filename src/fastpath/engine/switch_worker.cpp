@@ -205,7 +205,7 @@ std::uint64_t SwitchWorker::remove_capture(std::uint64_t id) {
     captures_.erase(found);
   });
   if (!capture) return 0;
-  capture->flush();
+  capture->finish();
   if (capture->failed()) throw_errno(capture->error(), "write the capture");
   return capture->frames();
 }
