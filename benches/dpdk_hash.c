@@ -1,6 +1,6 @@
-/* DPDK's rte_hash and rte_acl, the peers of bench_exact.py, bench_flow.py and bench_policy.py, with their strongest
- * settings: bulk look-ups of 64 keys (its largest), lock-free off, AVX-512 classification. A shared library of our
- * own, called through ctypes:
+/* DPDK's rte_hash and rte_acl, the peers of bench_exact.py, bench_flow.py and bench_policy.py, with their
+ * strongest settings: bulk look-ups of 64 keys (its largest), lock-free off, AVX-512 classification. A shared
+ * library of our own, called through ctypes:
  *
  *   cc -O3 -march=native -shared -fPIC dpdk_hash.c -o dpdk_hash.so $(pkg-config --cflags --libs libdpdk)
  */
@@ -78,7 +78,8 @@ enum { FIELDS = 5 };
 RTE_ACL_RULE_DEF(acl_rule, FIELDS);
 static struct rte_acl_ctx* acl;
 
-static struct rte_acl_field_def field(uint8_t type, uint8_t size, uint8_t index, uint8_t input, uint32_t offset) {
+static struct rte_acl_field_def field(uint8_t type, uint8_t size, uint8_t index, uint8_t input,
+                                      uint32_t offset) {
   struct rte_acl_field_def def = {
       .type = type, .size = size, .field_index = index, .input_index = input, .offset = offset};
   return def;

@@ -8,8 +8,6 @@ from libcpp.vector cimport vector
 
 cimport numpy as cnp
 
-import numpy as np
-
 cnp.import_array()
 
 cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
