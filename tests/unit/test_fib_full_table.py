@@ -117,6 +117,9 @@ def test_every_prefix_edge_and_random_addresses(table, family, kind) -> None:
     random = rng.integers(0, 256, (200_000, 16 if family == 6 else 4), dtype=np.uint8)
     random = random if family == 6 else random.view(np.uint32).ravel()
     asked = np.concatenate([neighbours(addresses[sample], lengths[sample]), random])
+    if family == 4:  # a third of them sorted: neighbours go through kernels together
+        asked[::3].sort()
+        asked[: len(asked) // 3].sort()
     answers, found_lengths = Reference(addresses, lengths, values).match(asked)
     for isa in ISAS:
         if not fib._use(isa):

@@ -97,12 +97,50 @@ inline Vector addresses4(const std::uint32_t* addresses) {
 }
 inline Vector root_at(Vector address) { return _mm512_slli_epi64(_mm512_srli_epi64(address, 16), 3); }
 
+// Whether a chunk of addresses has its first 16 bits in common, as sorted ones have.
+inline bool share_a_root(const std::uint32_t* addresses) {
+  const Vector first = _mm512_set1_epi32(static_cast<int>(addresses[0]));
+  Vector differ = _mm512_setzero_si512();
+  for (std::size_t k = 0; k < kChunk4; k += 2 * kLanes) {
+    differ = _mm512_or_si512(differ, _mm512_xor_si512(first, _mm512_loadu_si512(addresses + k)));
+  }
+  return _mm512_test_epi32_mask(differ, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))) == 0;
+}
+
+// As many4, for a chunk with one root entry: its node's map stays in a register.
+template <typename Leaf>
+inline void many4_of_one_root(const View& view, const std::uint32_t* addresses, std::uint32_t* out,
+                              std::uint32_t missing) noexcept {
+  const Vector none = splat(view.none), deep_leaf = splat(view.deep);
+  const std::uint64_t entry = read_entry(view.root4 + (addresses[0] >> 16));
+  const Node node = large_node_at(view, entry_ref(entry));
+  const Vector map = _mm512_maskz_loadu_epi64((1u << kWords) - 1, node.begin);
+  const Vector otherwise = splat(entry_leaf(entry) == view.none ? missing : entry_leaf(entry));
+  for (std::size_t k = 0; k < kChunk4; k += kLanes) {
+    const Vector slot = byte_of(addresses4(addresses + k), 8);
+    const Vector word = word_of(slot);
+    const Vector marks = _mm512_permutexvar_epi64(word, map);
+    const Vector interval =
+        _mm512_add_epi64(_mm512_popcnt_epi64(marks_below(slot, word, marks)), _mm512_srli_epi64(marks, 56));
+    const Vector leaf = fetch<Leaf>(node.entries(), _mm512_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1));
+    store_answers(out + k, better(leaf, none, otherwise));
+    for (unsigned deep = _mm512_cmpeq_epi64_mask(leaf, deep_leaf); deep != 0; deep &= deep - 1) {
+      const std::size_t lane = k + static_cast<std::size_t>(__builtin_ctz(deep));
+      loop4<Leaf>(view, addresses + lane, out + lane, 1, missing);
+    }
+  }
+}
+
 template <typename Leaf>
 inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) noexcept {
   const Vector none = splat(view.none), deep_leaf = splat(view.deep);
   std::size_t i = 0;
   for (; i + kChunk4 <= n; i += kChunk4) {
+    if (share_a_root(addresses + i)) {
+      many4_of_one_root<Leaf>(view, addresses + i, out + i, missing);
+      continue;
+    }
     Vector slot[kGroups4], entry[kGroups4], at[kGroups4];
     for (std::size_t g = 0; g < kGroups4; ++g) {
       const Vector address = addresses4(addresses + i + kLanes * g);
