@@ -61,7 +61,7 @@ class ExactMachine(RuleBasedStateMachine):
         key = self.key(number)
         both(lambda: self.compiled.delete(key), lambda: self.twin.delete(key))
 
-    @rule(start=st.integers(0, 200), n=st.integers(0, 60))
+    @rule(start=st.integers(0, 190), n=st.integers(0, 60))
     def delete_many(self, start: int, n: int) -> None:
         keys = {self.key(i) for i in range(start, start + n)}
         there = [key for key in keys if key in self.twin.entries]
