@@ -100,8 +100,13 @@ CONTRACT: dict[Any, dict[str, list[str] | None]] = {
 }
 
 
-def arguments_of(function: Any) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name != "self"]
+def assert_takes(function: Any, arguments: list[str], what: str) -> None:
+    """Positional ones stand first and in order; those by keyword only are there."""
+    parameters = [p for name, p in inspect.signature(function).parameters.items() if name != "self"]
+    by_keyword = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    positional = [p.name for p in parameters if p.name not in by_keyword]
+    wanted = [name for name in arguments if name not in by_keyword]
+    assert positional[: len(wanted)] == wanted, what
 
 
 @pytest.mark.parametrize("noun", CONTRACT, ids=lambda noun: noun.__name__)
@@ -109,7 +114,7 @@ def test_methods_and_argument_names(noun: type) -> None:
     for name, arguments in CONTRACT[noun].items():
         member = getattr(noun, name)
         if arguments is not None:
-            assert arguments_of(member)[: len(arguments)] == arguments, f"{noun.__name__}.{name}"
+            assert_takes(member, arguments, f"{noun.__name__}.{name}")
 
 
 @pytest.mark.parametrize("noun", CONTRACT, ids=lambda noun: noun.__name__)
