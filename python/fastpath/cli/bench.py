@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,16 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     return files
 
 
+def measure(suite: Path, output: Path) -> bool:
+    """Run one suite in a process of its own, so that none finds the caches or the peers of another."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=0"]
+    command += ["--benchmark-only", "--benchmark-quiet", f"--benchmark-json={output}", str(suite)]
+    # Rows are the answer; pytest's own lines are progress.
+    return subprocess.run(command, stdout=sys.stderr, cwd=suite.parents[1], check=False).returncode == 0
+
+
 def run(options: argparse.Namespace) -> int:
-    """Run the suites with pytest-benchmark in a process of their own."""
+    """Run the suites with pytest-benchmark and show what they measured."""
     if importlib.util.find_spec("pytest_benchmark") is None:
         raise NotSupported("the benchmarks need an extra: pip install 'fastpath[bench]'")
     benches = benches_folder()
@@ -100,24 +109,17 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else benches / "results"
     out.mkdir(parents=True, exist_ok=True)
     output = out / "results.json"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "timeout=0",
-        "--benchmark-only",
-    ]
-    command += ["--benchmark-quiet", f"--benchmark-json={output}"]
-    command += [str(available[name]) for name in options.names or available]
-    # Rows are the answer; pytest's own lines are progress.
-    status = subprocess.run(command, stdout=sys.stderr, cwd=benches.parent, check=False).returncode
-    if not output.is_file() or not output.stat().st_size:
-        return 1
-    rows = rows_of(json.loads(output.read_text()))
+    whole: dict[str, Any] = {"benchmarks": []}
+    all_ran = True
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.names or available:
+            part = Path(folder) / name
+            all_ran &= measure(available[name], part)
+            if part.is_file() and part.stat().st_size:
+                results = json.loads(part.read_text())
+                whole = {**results, "benchmarks": whole["benchmarks"] + results["benchmarks"]}
+    output.write_text(json.dumps(whole, indent=1))
+    rows = rows_of(whole)
     plots = plot(rows, out)
     if options.json:
         print_json({"rows": rows, "plots": [str(path) for path in plots]})
@@ -136,4 +138,4 @@ def run(options: argparse.Namespace) -> int:
         ]
         print(table(["suite", "what", "who", "ns", "spread", "M/s", "vs best peer"], shown))
         print(f"\n{output}", *plots, sep="\n")
-    return 0 if status == 0 else 1
+    return 0 if all_ran else 1
