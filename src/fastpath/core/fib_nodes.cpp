@@ -404,6 +404,7 @@ void Fib::for_each(int family, const std::uint8_t* within, unsigned length,
         family == 4 ? work_->root4[top] : work_->pages[std::size_t{work_->root6[top]} << 8 | address[2]]);
     unsigned level = limit;
     for (; length > level + 8 && ref != 0; level += 8) ref = child_of(family, level, ref, address[level / 8]);
+    if (ref == 0) return;  // perhaps levels above the one that was asked for
     const unsigned first = address[level / 8];
     address[level / 8] = 0;
     walk(family, level, ref, address, first, first + span_of(length - level) - 1, length - level, f);
