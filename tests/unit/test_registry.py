@@ -853,3 +853,50 @@ busy.join()
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_moving_an_id_to_another_service_is_one_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    told: list[tuple[str, str, int]] = []
+    with Registry(path) as registry:
+        registry.register("web", "10.0.0.1", 80, id="x", ttl_s=60)
+        registry.register("web", "10.0.0.2", 80, id="y")
+        registry.drain("x", 30)
+        registry.subscribe(
+            lambda event: event and told.append((event.kind, event.instance.service, event.revision))
+        )
+        put, registry._store.put = registry._store.put, _fail  # type: ignore[method-assign, union-attr]
+        with pytest.raises(StoreError):
+            registry.register("api", "10.0.0.1", 80, id="x")
+        assert [i.id for i in registry.instances("web", healthy=False)] == ["x", "y"]
+        assert registry.instances("api") == ()
+        assert registry.revision == 3
+        assert told == []
+        registry._store.put = put  # type: ignore[method-assign, union-attr]
+        moved = registry.register("api", "10.0.0.1", 80, id="x")
+        assert told == [("deregister", "web", 4), ("register", "api", 5)]
+        assert moved.revision == registry.revision == 5
+        assert not moved.draining
+        assert registry.remaining_s("x") is None
+        assert [event.revision for event in registry.watch(since=3).events] == [4, 5]
+    with Registry(path) as registry:
+        assert [(i.id, i.service) for i in registry.snapshot().all_instances] == [("y", "web"), ("x", "api")]
+        assert registry.revision == 5
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise StoreError("disk full")
+
+
+def test_a_listener_may_change_what_moved() -> None:
+    registry = Registry()
+    registry.register("web", "10.0.0.1", 80, id="x")
+
+    def listen(event: Event | None) -> None:
+        if event is not None and event.kind == "deregister":
+            registry.set_health("x", "critical")
+
+    registry.subscribe(listen)
+    registry.register("api", "10.0.0.1", 80, id="x")
+    assert registry.get("x").health == "critical"  # type: ignore[union-attr]
+    assert [event.kind for event in registry.watch(since=1).events] == ["deregister", "register", "health"]

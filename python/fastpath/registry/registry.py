@@ -248,9 +248,9 @@ class Registry:
             old = self._instances.get(fresh.id)
             if old is not None:
                 fresh = altered(fresh, maintenance=old.maintenance, reason=old.reason, revision=old.revision)
-                if old.service != fresh.service:
-                    self._remove(old, "deregister")
-            if fresh != old:
+            if old is not None and old.service != fresh.service:
+                fresh = self._move(old, fresh)
+            elif fresh != old:
                 fresh = self._change(fresh, "register", None)
                 self._end_drain(fresh.id)
             self._lend(fresh, now)
@@ -580,6 +580,18 @@ class Registry:
         self._publish(Event(instance.revision, kind, instance))
         return instance
 
+    def _move(self, old: Instance, fresh: Instance) -> Instance:
+        """An id goes to another service: out of the one and new in the other, in one transaction."""
+        left, came = self._revision + 1, self._revision + 2
+        fresh = altered(fresh, revision=came)
+        if self._store is not None:
+            self._store.put(fresh, None, came, anew=True)
+        self._forget(old)
+        self._put(fresh)
+        gone = Event(left, "deregister", altered(old, revision=left))
+        self._publish(gone, Event(came, "register", fresh))
+        return fresh
+
     def _put(self, instance: Instance) -> None:
         self._instances[instance.id] = instance
         for index in (self._by_service, self._by_address, self._by_folded_id):
@@ -592,25 +604,28 @@ class Registry:
         self._take_out(instance, kind, revision)
 
     def _take_out(self, instance: Instance, kind: EventKind, revision: int) -> None:
+        self._forget(instance)
+        self._publish(Event(revision, kind, altered(instance, revision=revision)))
+
+    def _forget(self, instance: Instance) -> None:
         del self._instances[instance.id]
         for index in (self._by_service, self._by_address, self._by_folded_id):
             index.discard(instance)
         self._deadlines.discard(("lease", instance.id))
         self._end_drain(instance.id)
-        self._publish(Event(revision, kind, altered(instance, revision=revision)))
 
     def _end_drain(self, id: str) -> None:
         self._drain_terms.pop(id, None)
         self._deadlines.discard(("drain", id))
 
-    def _publish(self, event: Event) -> None:
-        self._revision = event.revision
-        self._log.append(event)
+    def _publish(self, *events: Event) -> None:
+        self._revision = events[-1].revision
+        self._log.extend(events)
         self._changed.notify_all()
-        self._tell(event)
+        self._tell(*events)
 
-    def _tell(self, event: Event | None) -> None:
-        self._untold.append(event)
+    def _tell(self, *events: Event | None) -> None:
+        self._untold.extend(events)
         if self._telling:
             return  # a listener made this change; the loop below, further up the stack, comes to it
         self._telling = True

@@ -86,10 +86,12 @@ class Store:
             raise StoreError(f"{self.path!r} is damaged: {error}") from error
         return revision, loaded
 
-    def put(self, instance: Instance, drain_s: float | None, revision: int) -> None:
-        """Write an instance and the registry's revision; it keeps its place if it was there."""
+    def put(self, instance: Instance, drain_s: float | None, revision: int, *, anew: bool = False) -> None:
+        """Write an instance and the registry's revision; it keeps its place, or goes last if `anew`."""
         body = json.dumps(instance.as_dict() | {"drain_s": drain_s}, separators=(",", ":"))
         with self._translated("write"), self._transaction():
+            if anew:
+                self._db.execute("DELETE FROM instance WHERE id = ?", (instance.id,))
             self._db.execute(
                 "INSERT INTO instance (id, body) VALUES (?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
