@@ -331,7 +331,7 @@ def test_bad_arguments(registry: Registry) -> None:
         lambda: DnsServer(registry),
         lambda: DnsServer(resolver, None),
         lambda: DnsServer(resolver, port="53"),
-        lambda: DnsServer(resolver, netns=5),
+        lambda: DnsServer(resolver, netns=1.5),
         lambda: DnsServer(resolver, max_connections=None),
         lambda: DnsServer(resolver, idle_s="1"),
     ):
@@ -347,6 +347,7 @@ def test_bad_arguments(registry: Registry) -> None:
         lambda: DnsServer(resolver, port=65536),
         lambda: DnsServer(resolver, netns=""),
         lambda: DnsServer(resolver, netns="a\0b"),
+        lambda: DnsServer(resolver, netns="a\ud800"),
         lambda: DnsServer(resolver, max_connections=0),
         lambda: DnsServer(resolver, idle_s=0),
         lambda: DnsServer(resolver, idle_s=1e9),

@@ -7,11 +7,11 @@ import ipaddress
 import os
 import threading
 import weakref
-from pathlib import Path
 from types import TracebackType
 
 from fastpath._engine import DnsListener
 from fastpath.dns.resolver import Resolver
+from fastpath.namespaces import Namespace, namespace_path
 from fastpath.registry.types import check_int, check_seconds, check_str
 
 _running: weakref.WeakSet[DnsServer] = weakref.WeakSet()
@@ -29,9 +29,9 @@ class DnsServer:
         Address to listen on, "localhost", or a wildcard ("0.0.0.0", "::").
     port : int
         0 picks one that is free for both UDP and TCP; see `port`.
-    netns : str or os.PathLike, optional
-        Open the sockets in this network namespace: a name under ``/run/netns`` or a path such as
-        ``/proc/PID/ns/net``. The caller stays in its own; the sockets work on after the name is gone.
+    netns : int, str or os.PathLike, optional
+        Open the sockets in this network namespace: that of a process id, a name under ``/run/netns``, or a
+        path. The caller stays in its own; the sockets work on after the name is gone.
     max_connections : int
         Most TCP connections at a time; one more closes the one that is idle longest.
     idle_s : float
@@ -54,7 +54,7 @@ class DnsServer:
         resolver: Resolver,
         host: str = "127.0.0.1",
         port: int = 8600,
-        netns: str | os.PathLike[str] | None = None,
+        netns: Namespace | None = None,
         *,
         max_connections: int = 256,
         idle_s: float = 10.0,
@@ -64,7 +64,7 @@ class DnsServer:
         self._resolver = resolver
         self._host = _numeric(check_str(host, "host"))
         self._port = check_int(port, "port", 0, 65535)
-        self._netns = _netns_path(netns)
+        self._netns = namespace_path(netns)
         self._max_connections = check_int(max_connections, "max_connections", 1, 65536)
         self._idle_s = check_seconds(idle_s, "idle_s")
         if self._idle_s > 86400:
@@ -114,12 +114,17 @@ class DnsServer:
                         self._idle_s,
                     )
                 except OSError as error:
-                    where = f"{self._host}, port {self._port}"
+                    inside = f" in {self._netns}" if self._netns else ""
+                    where = f"{self._host}, port {self._port}{inside}"
                     raise OSError(error.errno, f"{error.strerror} ({where})") from None
                 _running.add(self)
 
     def stop(self) -> None:
-        """Close the sockets and end the threads; does nothing if it does not run. It may be started again."""
+        """Close the sockets and end the threads; does nothing if it does not run. It may be started again.
+
+        It waits for an answer that is being made, which reads the registry: a listener of
+        `Registry.subscribe` must not call it.
+        """
         with self._lock:
             listener, self._listener = self._listener, None
             if listener is not None:
@@ -148,17 +153,6 @@ def _numeric(host: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         raise ValueError(f"host must be an IPv4 or IPv6 address or 'localhost', not {host!r}") from None
-
-
-def _netns_path(netns: str | os.PathLike[str] | None) -> str:
-    if netns is None:
-        return ""
-    if not isinstance(netns, str | os.PathLike):
-        raise TypeError(f"netns must be None, a name or a path, not {type(netns).__name__}: {netns!r}")
-    text = os.fspath(netns)
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise ValueError(f"netns must be a name under /run/netns or a path, not {netns!r}")
-    return text if "/" in text else str(Path("/run/netns") / text)
 
 
 def _abandon_all() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
 Interface: TypeAlias = str | ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address: TypeAlias = Interface | Iterable[Interface]
-Namespace: TypeAlias = int | str | os.PathLike[str]
 
 MAX_SEGMENT = 4094
 MIN_MTU, MAX_MTU = 68, 65521
@@ -45,24 +43,6 @@ def ifname_of(value: object) -> str:
             f"ifname: expected 1 to 15 characters without white space, '/', ':' or '%', got {value!r}"
         )
     return value
-
-
-def namespace_path(netns: Namespace | None) -> str:
-    """Path of a network namespace; "" is the current one."""
-    if netns is None:
-        return ""
-    if isinstance(netns, bool) or not isinstance(netns, (int, str, os.PathLike)):
-        raise TypeError(f"netns: expected None, a process id, a name or a path, got {netns!r}")
-    if isinstance(netns, int):
-        if netns <= 0:
-            raise ValueError(f"netns: expected a process id greater than 0, got {netns}")
-        return f"/proc/{netns}/ns/net"
-    path = os.fspath(netns)
-    if not isinstance(path, str):
-        raise TypeError(f"netns: expected a path of type str, got {netns!r}")
-    if not path or "\0" in path:
-        raise ValueError(f"netns: expected a name or a path, got {netns!r}")
-    return path if "/" in path else f"/run/netns/{path}"
 
 
 def interfaces(address: Address | None) -> list[tuple[bytes, int]]:
