@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import os
 import pickle
@@ -321,6 +322,7 @@ def test_detach_of_the_wrong_kind(switch: Switch, port: Any) -> None:
         ({"netns": -5}, ValueError, "netns"),
         ({"netns": ""}, ValueError, "netns"),
         ({"netns": "a\0b"}, ValueError, "netns"),
+        ({"netns": "a\ud800"}, ValueError, "netns"),
         ({"netns": 1.5}, TypeError, "netns"),
         ({"netns": True}, TypeError, "netns"),
         ({"netns": b"/run"}, TypeError, "netns"),
@@ -728,3 +730,26 @@ def test_many_threads(switch: Switch) -> None:
     assert not failures, failures
     assert switch.stats()["faults"] == 0
     assert fastpath.Switch is Switch
+
+
+def test_last_frames_that_a_file_does_not_take_are_told(switch: Switch) -> None:
+    a = switch.attach_memory(id="a")
+    port = switch.attach_pcap(write="/dev/full", id="file")
+    send(switch, a, frame(ALL, A))
+    with pytest.raises(OSError, match="port's file") as caught:
+        switch.detach(port)
+    assert caught.value.errno == errno.ENOSPC
+    assert [p.id for p in switch.ports] == ["a"]
+
+
+def test_closing_goes_on_behind_a_file_that_is_full() -> None:
+    switch = Switch("full")
+    a = switch.attach_memory(id="a")
+    for name in ("one", "two"):
+        switch.attach_pcap(write="/dev/full", id=name)
+    send(switch, a, frame(ALL, A))
+    with pytest.raises(OSError, match="port's file"):
+        switch.close()
+    assert switch.ports == ()
+    assert not switch.running
+    switch.close()

@@ -16,19 +16,18 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from fastpath._engine import SwitchPort, SwitchWorker
 from fastpath.errors import NotSupported
+from fastpath.namespaces import Namespace, namespace_path
 from fastpath.switch.announce import announcement
 from fastpath.switch.arguments import (
     MAX_MTU,
     MAX_SEGMENT,
     MIN_MTU,
     Address,
-    Namespace,
     ifname_of,
     integer,
     interfaces,
     mac_text,
     name_of,
-    namespace_path,
     station_mac,
 )
 from fastpath.switch.capture import Capture
@@ -294,8 +293,7 @@ class Switch:
                 id = f"port{made.number}"
                 while id in self._ports:
                     id += "'"
-            port = wrap(made, id)
-            self._ports[id] = port
+            port = self._ports[id] = wrap(made, id)
         return port
 
     def detach(self, port: Port | str | int) -> None:
@@ -314,6 +312,8 @@ class Switch:
         ------
         KeyError
             The switch has no such port.
+        OSError
+            A capture file that the port writes did not take its last frames; the port is gone all the same.
         """
         with self._lock:
             found = self._find(port)
@@ -331,8 +331,10 @@ class Switch:
         raise KeyError(f"switch {self.name!r} has no port {port!r}")
 
     def _remove(self, port: Port) -> None:
-        self._worker.detach(port.number)
-        self.fdb.purge(port.number)
+        try:
+            self._worker.detach(port.number)
+        finally:
+            self.fdb.purge(port.number)
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -352,12 +354,22 @@ class Switch:
         self._worker.stop()
 
     def close(self) -> None:
-        """Stop, detach every port, and end every capture. The interfaces that ``attach`` made vanish."""
+        """Stop, detach every port, and end every capture. The interfaces that ``attach`` made vanish.
+
+        Raises
+        ------
+        OSError
+            As for :meth:`detach`, once everything is closed.
+        """
         self.stop()
-        for port in self.ports:
-            with contextlib.suppress(KeyError):
-                self.detach(port)
-        self._worker.close()
+        with contextlib.ExitStack() as each:
+            each.callback(self._worker.close)
+            for port in self.ports:
+                each.callback(self._detach_if_there, port)
+
+    def _detach_if_there(self, port: Port) -> None:
+        with contextlib.suppress(KeyError):
+            self.detach(port)
 
     @property
     def running(self) -> bool:

@@ -62,8 +62,9 @@ class PortIo {
   // Whether transmit() queues; then flush() is called at the end of each round.
   virtual bool queues() const noexcept { return false; }
   virtual Flushed flush() noexcept { return {}; }
-  // Closes descriptors and finishes files. The port is unusable afterwards.
-  virtual void close() noexcept {}
+  // Closes descriptors and finishes files; errno of what could not be written, or 0. The port is unusable
+  // afterwards.
+  virtual int close() noexcept { return 0; }
   // The same in the child of a fork, where files are the parent's to finish.
   virtual void abandon() noexcept { close(); }
 };

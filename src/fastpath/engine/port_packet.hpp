@@ -25,7 +25,10 @@ class PacketPort final : public PortIo {
   Transmit transmit(const Frame& frame) noexcept override;
   bool queues() const noexcept override { return true; }
   Flushed flush() noexcept override;
-  void close() noexcept override { socket_ = Descriptor(); }
+  int close() noexcept override {
+    socket_ = Descriptor();
+    return 0;
+  }
 
   const Mac& mac() const noexcept { return mac_; }
 

@@ -105,9 +105,12 @@ class PcapPort final : public PortIo {
     return writer_->failed() ? Transmit::error : Transmit::sent;
   }
 
-  void close() noexcept override {
+  int close() noexcept override {
+    if (writer_) writer_->finish();
+    const int error = writer_ ? writer_->error() : 0;
     reader_.reset();
     writer_.reset();
+    return error;
   }
   void abandon() noexcept override {
     if (writer_) writer_->abandon();

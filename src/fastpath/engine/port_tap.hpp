@@ -21,7 +21,10 @@ class TapPort final : public PortIo {
   int fd() const noexcept override { return tap_.get(); }
   Receive receive(Batch& batch, std::uint32_t number, std::size_t budget) noexcept override;
   Transmit transmit(const Frame& frame) noexcept override;
-  void close() noexcept override { tap_ = Descriptor(); }
+  int close() noexcept override {
+    tap_ = Descriptor();
+    return 0;
+  }
 
   const Mac& mac() const noexcept { return mac_; }
   // What the kernel accepted of checksum, TSO and USO: TUN_F_* flags.

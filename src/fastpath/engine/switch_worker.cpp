@@ -95,15 +95,21 @@ void SwitchWorker::stop() {
 
 void SwitchWorker::close() {
   stop();
+  std::exception_ptr error;
   for (std::uint32_t number = 1;; ++number) {
     {
       const std::lock_guard lock(mutex_);
       if (number >= ports_.size()) break;
     }
-    remove_port(number);
+    try {
+      remove_port(number);
+    } catch (const std::system_error&) {
+      error = std::current_exception();
+    }
   }
   std::vector<std::pair<std::uint64_t, std::unique_ptr<Capture>>> captures;
   run([&] { captures.swap(captures_); });
+  if (error) std::rethrow_exception(error);
 }
 
 void SwitchWorker::run(std::function<void()> body) {
@@ -166,7 +172,7 @@ bool SwitchWorker::remove_port(std::uint32_t number) {
     std::erase_if(captures_, [&](const auto& capture) { return capture.second->port() == number; });
   });
   if (!port) return false;
-  port->io->close();
+  if (const int error = port->io->close(); error != 0) throw_errno(error, "write the port's file");
   return true;
 }
 

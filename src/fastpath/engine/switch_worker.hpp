@@ -53,14 +53,14 @@ class SwitchWorker {
 
   void start();
   void stop();
-  // Stops, removes every port and ends every capture.
+  // Stops, removes every port and ends every capture; then throws what writing a port's file threw.
   void close();
   bool running() const noexcept { return running_.load(); }
 
   // The number is one more than the last one given: numbers are never used twice.
   std::shared_ptr<SwitchPort> add_port(std::shared_ptr<PortIo> io, std::uint16_t segment);
   // After it returns nothing is learned for or sent to the port, and its descriptor is closed. False: not
-  // here.
+  // here. Throws what writing the port's file threw; it is gone all the same.
   bool remove_port(std::uint32_t number);
 
   // Handles frames as if the port had sent them.
