@@ -7,6 +7,7 @@ extra asks for it only when it is touched.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,3 +148,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_SUBMODULES})
+
+
+if "FASTPATH_ISA" in os.environ:
+    from fastpath.build import check_isa
+
+    check_isa()
+    del check_isa

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 from fastpath import _build
 from fastpath._version import __version__
 
@@ -18,3 +21,16 @@ def build_info() -> dict[str, object]:
         it is read once, before the first table is made.
     """
     return {"version": __version__, **_build.facts()}
+
+
+def check_isa() -> None:
+    """Warn (`RuntimeWarning`) if ``FASTPATH_ISA`` names what this build or machine has not."""
+    wanted = os.environ.get("FASTPATH_ISA")
+    facts = _build.facts()
+    if wanted is not None and wanted not in facts["isa_supported"]:
+        warnings.warn(
+            f"FASTPATH_ISA={wanted!r} is none of {', '.join(facts['isa_supported'])}, which this machine "
+            f"supports; {facts['isa_in_use']} is used",
+            RuntimeWarning,
+            stacklevel=3,
+        )

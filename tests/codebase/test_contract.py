@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -150,3 +153,18 @@ def test_errors_have_one_root() -> None:
         assert issubclass(getattr(fastpath, name), fastpath.Error)
     assert issubclass(fastpath.NXDOMAIN, fastpath.ResolveError)
     assert issubclass(fastpath.NoAnswer, fastpath.ResolveError)
+
+
+def test_an_unknown_instruction_set_is_warned_of() -> None:
+    code = "import warnings; warnings.simplefilter('error'); import fastpath"
+    for name, fails in (("avx1024", True), ("", True), ("scalar", False)):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "FASTPATH_ISA": name},
+            check=False,
+            timeout=60,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode != 0) == fails
+        assert (f"RuntimeWarning: FASTPATH_ISA={name!r} is none of scalar" in done.stderr) == fails
