@@ -9,6 +9,8 @@ SOURCES := $(shell find src setup.py pyproject.toml -type f 2>/dev/null)
 ASAN = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 CORE_TESTS := tests/unit tests/model tests/vectors
 
+# Targets share one environment, so `make -j` takes them one after another.
+.NOTPARALLEL:
 .PHONY: help demo test bench lint sanitize build format clean
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
