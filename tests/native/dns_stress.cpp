@@ -28,8 +28,8 @@ class CountingSource final : public dns::Source {
     image->topic = topic_of("web");
     image->revision = revision();
     image->bytes = {0xC0, 0x0C, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0};
-    dns::store16(image->bytes.data() + 12, image->revision >> 16);
-    dns::store16(image->bytes.data() + 14, image->revision & 0xFFFF);
+    fastpath::store_be16(image->bytes.data() + 12, image->revision >> 16);
+    fastpath::store_be16(image->bytes.data() + 14, image->revision & 0xFFFF);
     image->answers.push_back({{0, 16}, 1, 0, -1});
     return image;
   }
@@ -41,7 +41,7 @@ void check_answer(const std::uint8_t* answer, std::size_t size, std::uint64_t at
   CHECK(size == sizeof kQuery + 16);
   CHECK(std::memcmp(answer + 12, kQuery + 12, sizeof kQuery - 12) == 0);
   const std::uint64_t seen =
-      std::uint64_t{dns::load16(answer + size - 4)} << 16 | dns::load16(answer + size - 2);
+      std::uint64_t{fastpath::load_be16(answer + size - 4)} << 16 | fastpath::load_be16(answer + size - 2);
   CHECK(seen >= at_least);
 }
 
@@ -104,7 +104,7 @@ int main() {
         for (int i = 0; i < 50; ++i) {
           std::uint8_t prefix[2], answer[600];
           read_whole(fd, prefix, 2);
-          const std::size_t size = dns::load16(prefix);
+          const std::size_t size = fastpath::load_be16(prefix);
           CHECK(size <= sizeof answer);
           read_whole(fd, answer, size);
           check_answer(answer, size, before);

@@ -37,7 +37,7 @@ std::size_t drain(Station& station) {
   std::size_t n = 0;
   const std::lock_guard lock(station.memory->pop_mutex());
   while (station.memory->pop([&](const std::uint8_t* bytes, std::size_t length) {
-    CHECK(length == 60 && load_mac(bytes + 6) != station.mac);
+    CHECK(length == 60 && fastpath::mac_from_bytes(bytes + 6) != station.mac);
   })) {
     ++n;
   }

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "fastpath/wire.hpp"
+
 namespace fastpath::engine::dns {
 
 inline constexpr std::size_t kHeaderSize = 12;
@@ -31,14 +33,6 @@ enum class Rcode : std::uint16_t {
   refused = 5,
   badvers = 16,
 };
-
-inline std::uint16_t load16(const std::uint8_t* p) noexcept {
-  return static_cast<std::uint16_t>(p[0] << 8 | p[1]);
-}
-inline void store16(std::uint8_t* p, std::size_t value) noexcept {
-  p[0] = static_cast<std::uint8_t>(value >> 8);
-  p[1] = static_cast<std::uint8_t>(value);
-}
 
 // What a query asks. `question` points into the message and keeps the case that the client chose.
 struct Query {
@@ -91,7 +85,7 @@ inline bool options_fit(const std::uint8_t* data, std::size_t size) noexcept {
   std::size_t at = 0;
   while (at < size) {
     if (size - at < 4) return false;
-    const std::size_t length = load16(data + at + 2);
+    const std::size_t length = load_be16(data + at + 2);
     if (size - at - 4 < length) return false;
     at += 4 + length;
   }
@@ -103,11 +97,11 @@ inline bool options_fit(const std::uint8_t* data, std::size_t size) noexcept {
 // Reads a message. Anything that breaks a rule of the format is FORMERR, including bytes behind its end.
 inline Verdict read_query(const std::uint8_t* data, std::size_t size, Query& query) noexcept {
   if (size < kHeaderSize || (data[2] & 0x80) != 0) return {Outcome::ignore};
-  query.id = load16(data);
+  query.id = load_be16(data);
   query.opcode = (data[2] >> 3) & 15;
   query.recursion_desired = (data[2] & 1) != 0;
   if (query.opcode != 0) return {Outcome::refuse, Rcode::notimp};
-  if (load16(data + 4) != 1) return {Outcome::refuse, Rcode::formerr};
+  if (load_be16(data + 4) != 1) return {Outcome::refuse, Rcode::formerr};
 
   std::size_t at = kHeaderSize;
   for (;;) {
@@ -124,28 +118,28 @@ inline Verdict read_query(const std::uint8_t* data, std::size_t size, Query& que
     if (label == 1) break;
   }
   if (size - at < 4) return {Outcome::refuse, Rcode::formerr};
-  query.type = load16(data + at);
-  query.klass = load16(data + at + 2);
+  query.type = load_be16(data + at);
+  query.klass = load_be16(data + at + 2);
   at += 4;
   query.question = data + kHeaderSize;
   query.question_size = at - kHeaderSize;
 
-  const std::size_t before_additional = std::size_t{load16(data + 6)} + load16(data + 8);
-  const std::size_t records = before_additional + load16(data + 10);
+  const std::size_t before_additional = std::size_t{load_be16(data + 6)} + load_be16(data + 8);
+  const std::size_t records = before_additional + load_be16(data + 10);
   std::uint8_t version = 0;
   for (std::size_t n = 0; n < records; ++n) {
     const std::size_t owner = at;
     at = detail::skip_name(data, size, at);
     if (at == 0 || size - at < 10) return {Outcome::refuse, Rcode::formerr};
     const std::uint8_t* fixed = data + at;
-    const std::size_t length = load16(fixed + 8);
+    const std::size_t length = load_be16(fixed + 8);
     at += 10;
     if (size - at < length) return {Outcome::refuse, Rcode::formerr};
-    if (load16(fixed) == kTypeOpt) {
+    if (load_be16(fixed) == kTypeOpt) {
       const bool in_place = n >= before_additional && data[owner] == 0 && !query.edns;
       if (!in_place || !detail::options_fit(data + at, length)) return {Outcome::refuse, Rcode::formerr};
       query.edns = true;
-      query.payload = load16(fixed + 2);
+      query.payload = load_be16(fixed + 2);
       version = fixed[5];
     }
     at += length;
@@ -219,7 +213,7 @@ inline std::size_t write_error(const Query& query, Rcode rcode, std::size_t edns
                                std::uint8_t* out) noexcept {
   const auto code = static_cast<std::uint16_t>(rcode);
   std::memset(out, 0, kHeaderSize);
-  store16(out, query.id);
+  store_be16(out, query.id);
   out[2] = static_cast<std::uint8_t>(0x80 | query.opcode << 3 | (query.recursion_desired ? 1 : 0));
   out[3] = static_cast<std::uint8_t>(code & 15);
   std::size_t at = kHeaderSize;
@@ -232,7 +226,7 @@ inline std::size_t write_error(const Query& query, Rcode rcode, std::size_t edns
     out[11] = 1;
     std::memset(out + at, 0, kOptSize);
     out[at + 2] = kTypeOpt;
-    store16(out + at + 3, edns_size);
+    store_be16(out + at + 3, edns_size);
     out[at + 5] = static_cast<std::uint8_t>(code >> 4);
     at += kOptSize;
   }
@@ -312,8 +306,8 @@ inline Written write_answer(const Query& query, const Image& image, std::size_t 
     at += kOptSize;
   }
   out[2] = static_cast<std::uint8_t>(out[2] | (image.authoritative ? 4 : 0) | (truncated ? 2 : 0));
-  store16(out + 6, answers);
-  store16(out + 10, additional);
+  store_be16(out + 6, answers);
+  store_be16(out + 10, additional);
   return {at, truncated};
 }
 

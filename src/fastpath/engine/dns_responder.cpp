@@ -61,7 +61,7 @@ std::size_t Responder::respond(const std::uint8_t* message, std::size_t size, st
   if (verdict.outcome == Outcome::ask) {
     char key[kMaxName + 2];
     std::memcpy(key, query.name, query.name_size);
-    store16(reinterpret_cast<std::uint8_t*>(key) + query.name_size, query.type);
+    store_be16(reinterpret_cast<std::uint8_t*>(key) + query.name_size, query.type);
     const std::string_view key_view(key, query.name_size + 2);
     std::shared_ptr<const Image> image;
     {

@@ -341,7 +341,7 @@ bool Server::take_messages(Connection& connection) {
   const std::vector<std::uint8_t>& in = connection.in;
   bool full = false;
   while (in.size() - at >= 2) {
-    const std::size_t size = load16(in.data() + at);
+    const std::size_t size = load_be16(in.data() + at);
     if (in.size() - at - 2 < size) break;
     full = connection.out.size() >= kMaxPending;
     if (full) break;
@@ -355,7 +355,7 @@ bool Server::take_messages(Connection& connection) {
       break;
     }
     std::uint8_t prefix[2];
-    store16(prefix, answer);
+    store_be16(prefix, answer);
     connection.out.insert(connection.out.end(), prefix, prefix + 2);
     connection.out.insert(connection.out.end(), tcp_answer_.data(), tcp_answer_.data() + answer);
     connection.active = std::chrono::steady_clock::now();

@@ -6,6 +6,9 @@
 #include <cstring>
 #include <memory>
 
+#include "fastpath/mac.hpp"
+#include "fastpath/wire.hpp"
+
 namespace fastpath::engine {
 
 // struct virtio_net_hdr, in host byte order as TAP and AF_PACKET give it (virtio 1.2, section 5.1.6).
@@ -58,19 +61,6 @@ inline const char* drop_name(Drop reason) noexcept {
   return kNames[static_cast<std::size_t>(reason)];
 }
 
-inline std::uint64_t load_mac(const std::uint8_t* p) noexcept {
-  std::uint32_t high;
-  std::uint16_t low;
-  std::memcpy(&high, p, 4);
-  std::memcpy(&low, p + 4, 2);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-  return (std::uint64_t{__builtin_bswap32(high)} << 16) | __builtin_bswap16(low);
-#else
-  return (std::uint64_t{high} << 16) | low;
-#endif
-}
-
-inline bool is_group(std::uint64_t mac) noexcept { return (mac >> 40) & 1; }
 inline bool is_reserved(std::uint64_t mac) noexcept { return (mac & ~std::uint64_t{0xF}) == 0x0180C2000000; }
 
 // The header comes from whoever owns the other end of the port, so nothing in it is believed.
@@ -103,9 +93,9 @@ inline Drop check_frame(const VnetHeader& header, const std::uint8_t* frame, std
   if (!vnet_header_holds(header, length)) return Drop::vnet_header;
   const std::size_t payload = header.gso_type == kGsoNone ? length - kEthernetLength : header.gso_size;
   if (payload > mtu + kVlanTagLength || length > kMaxFrame) return Drop::long_frame;
-  const std::uint64_t source = load_mac(frame + 6);
-  if (source == 0 || is_group(source)) return Drop::bad_source;
-  if (is_reserved(load_mac(frame))) return Drop::reserved;
+  const std::uint64_t source = mac_from_bytes(frame + 6);
+  if (source == 0 || mac_is_group(source)) return Drop::bad_source;
+  if (is_reserved(mac_from_bytes(frame))) return Drop::reserved;
   return Drop::none;
 }
 
@@ -120,8 +110,7 @@ inline void complete_checksum(const VnetHeader& header, std::uint8_t* frame, std
   // Zero would mean "no checksum" in UDP; for the other protocols both forms of zero are equal.
   const std::uint16_t stored = folded == 0 ? 0xFFFF : folded;
   std::uint8_t* place = frame + header.csum_start + header.csum_offset;
-  place[0] = static_cast<std::uint8_t>(stored >> 8);
-  place[1] = static_cast<std::uint8_t>(stored);
+  store_be16(place, stored);
 }
 
 // One frame of a batch: the virtio-net header stands right before the Ethernet header.

@@ -79,7 +79,7 @@ class Pipeline {
         ++counters_.pair_hits;
         count_pair(i, batch);
         settle(batch, i, answer_[i]);
-      } else if (!is_group(destination_[i])) {
+      } else if (!mac_is_group(destination_[i])) {
         missed_[missed] = static_cast<std::uint16_t>(i);
         missed_mac_[missed] = destination_[i];
         missed_segment_[missed] = segment_[i];
@@ -159,8 +159,8 @@ class Pipeline {
       batch.reason[i] = check_frame(frame.header(), frame.data, frame.length, mtu_);
       if (batch.reason[i] != Drop::none) continue;
       place_[n] = static_cast<std::uint16_t>(i);
-      destination_[n] = load_mac(frame.data);
-      source_[n] = load_mac(frame.data + 6);
+      destination_[n] = mac_from_bytes(frame.data);
+      source_[n] = mac_from_bytes(frame.data + 6);
       ingress_[n] = batch.ingress(i);
       segment_[n] = static_cast<std::uint16_t>(segment_of_[ingress_[n]]);
       ++n;

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fastpath/wire.hpp"
+
 namespace fastpath {
 
 inline constexpr std::uint64_t kMacMask = (std::uint64_t{1} << 48) - 1;
@@ -11,11 +13,7 @@ inline constexpr std::uint64_t kMacMask = (std::uint64_t{1} << 48) - 1;
 // Group (multicast and broadcast) addresses have the lowest bit of the first octet set.
 inline constexpr bool mac_is_group(std::uint64_t mac) noexcept { return (mac >> 40 & 1) != 0; }
 
-inline std::uint64_t mac_from_bytes(const std::uint8_t* p) noexcept {
-  std::uint64_t mac = 0;
-  for (int i = 0; i < 6; ++i) mac = mac << 8 | p[i];
-  return mac;
-}
+inline std::uint64_t mac_from_bytes(const std::uint8_t* p) noexcept { return load_be48(p); }
 
 // Reads "aa:bb:cc:dd:ee:ff", "aa-bb-cc-dd-ee-ff" or "aabbccddeeff", in either case and nothing else.
 inline bool parse_mac(const char* text, std::size_t size, std::uint64_t* mac) noexcept {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "fastpath/mac.hpp"
+#include "fastpath/wire.hpp"
 
 namespace fastpath {
 
@@ -57,15 +58,6 @@ struct PacketFields {
 static_assert(sizeof(PacketFields) == 96);
 
 namespace packet_detail {
-
-inline std::uint16_t load_be16(const std::uint8_t* p) noexcept {
-  return static_cast<std::uint16_t>(p[0] << 8 | p[1]);
-}
-inline std::uint32_t load_be32(const std::uint8_t* p) noexcept {
-  std::uint32_t v;
-  std::memcpy(&v, p, 4);
-  return __builtin_bswap32(v);
-}
 
 // Ports, types and flags behind an IP header. `end` is where the datagram or the frame ends.
 inline void parse_transport(const std::uint8_t* frame, std::size_t at, std::size_t end,
@@ -278,9 +270,9 @@ inline void parse_packet(const std::uint8_t* frame, std::size_t size, PacketFiel
 // The sum of RFC 1071, not yet folded: add up parts (each but the last of even size), then fold.
 inline std::uint64_t checksum_add(const std::uint8_t* data, std::size_t size,
                                   std::uint64_t sum = 0) noexcept {
-  for (; size >= 4; size -= 4, data += 4) sum += packet_detail::load_be32(data);
+  for (; size >= 4; size -= 4, data += 4) sum += load_be32(data);
   if (size >= 2) {
-    sum += packet_detail::load_be16(data);
+    sum += load_be16(data);
     data += 2;
     size -= 2;
   }
@@ -295,8 +287,8 @@ inline std::uint16_t checksum_update(std::uint16_t checksum, const std::uint8_t*
                                      const std::uint8_t* after, std::size_t size) noexcept {
   std::uint64_t sum = static_cast<std::uint16_t>(~checksum);
   for (std::size_t i = 0; i + 1 < size; i += 2) {
-    sum += static_cast<std::uint16_t>(~packet_detail::load_be16(before + i));
-    sum += packet_detail::load_be16(after + i);
+    sum += static_cast<std::uint16_t>(~load_be16(before + i));
+    sum += load_be16(after + i);
   }
   return checksum_fold(sum);
 }
