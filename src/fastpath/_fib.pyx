@@ -156,11 +156,21 @@ cdef str described(object thing):
     return type(thing).__name__
 
 
+# A value in a message. Python refuses to write integers of thousands of digits.
+cdef str shown(object thing):
+    if PyLong_Check(thing) and thing.bit_length() > 256:
+        return f"an int of {thing.bit_length()} bits"
+    try:
+        return repr(thing)[:80]
+    except ValueError:
+        return f"a {type(thing).__name__}"
+
+
 cdef int address_of_int(object value, uint8_t* out) except 0:
     cdef int overflow = 0
     cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
     if overflow != 0 or number < 0 or number > 0xFFFFFFFF:
-        raise ValueError(f"{value} is not an IPv4 address: an int from 0 to 4294967295 was expected")
+        raise ValueError(f"{shown(value)} is not an IPv4 address: an int from 0 to 4294967295 was expected")
     to_network(<uint32_t>number, out)
     return 4
 
@@ -273,13 +283,13 @@ cdef class FibCore:
             length = prefix._prefixlen
         elif isinstance(prefix, tuple):
             if len(prefix) != 2:
-                raise ValueError(f"{prefix!r} is not a prefix: (address, prefixlen) was expected")
+                raise ValueError(f"{shown(prefix)} is not a prefix: (address, prefixlen) was expected")
             address, bits = prefix
             family = address_of(address, out)
             if not PyIndex_Check(bits):
                 raise TypeError(f"expected a prefix length as int, not {type(bits).__name__}")
             if not 0 <= bits <= (32 if family == 4 else 128):
-                raise ValueError(f"prefix length {bits} is not from 0 to {32 if family == 4 else 128}")
+                raise ValueError(f"prefix length {shown(bits)} is not from 0 to {32 if family == 4 else 128}")
             length = bits
         else:
             try:
@@ -302,7 +312,7 @@ cdef class FibCore:
             if not PyIndex_Check(value):
                 raise TypeError(f"expected a next hop as int, not {type(value).__name__}")
             if not 0 <= value <= 0xFFFFFFFF:
-                raise ValueError(f"next hop {value} is not from 0 to 4294967295")
+                raise ValueError(f"next hop {shown(value)} is not from 0 to 4294967295")
             return value
         found = self._ids.get(value)
         if found is not None:
@@ -424,8 +434,16 @@ cdef class FibCore:
     def _adopt(self, bint strict, bint plain, values):
         self.strict = strict
         self.plain = plain
+        self._take_values(values)
+
+    # The next hops of another table by id.
+    cdef int _take_values(self, values) except -1:
+        values = list(values)
+        if not values or values[0] is not None or any(value is None for value in values[1:]):
+            raise ValueError("expected next hops by id: None for id 0, and for no other")
         self._values = values
         self._ids = {value: i for i, value in enumerate(values) if i}
+        return 0
 
     # --- exact prefixes ---
 
@@ -803,6 +821,8 @@ cdef class FibCore:
                 raise ValueError(f"expected out as uint32[{n}], not {described(out)}")
             if not cnp.PyArray_ISCARRAY(result):
                 raise ValueError("expected out to be writable, aligned and contiguous")
+            if overlap(array, result):
+                array = array.copy()
         cdef uint32_t missing = checked_default(default)
         if hashes is not None:
             missing = 0
@@ -946,16 +966,16 @@ cdef class FibCore:
         cdef cnp.ndarray ids
         cdef size_t i
         if values is not None:
-            self._values = list(values)
-            self._ids = {value: i for i, value in enumerate(values) if i}
+            self._take_values(values)
         for addresses, lengths, leaves in families:
             part.clear()
             self.routes_of_arrays(addresses, lengths, part)
             ids = np.ascontiguousarray(leaves, dtype=np.uint32)
             if <size_t>len(ids) != part.size():
                 raise ValueError(f"{part.size()} prefixes with {len(ids)} ids")
-            if not self.plain and len(ids) and ids.max() >= len(self._values):
-                raise ValueError(f"id {ids.max()} has no value")
+            if not self.plain and len(ids) and not 0 < ids.min() <= ids.max() < len(self._values):
+                wrong = ids.max() if ids.min() else 0
+                raise ValueError(f"id {wrong} has no value: ids from 1 to {len(self._values) - 1} were expected")
             for i in range(part.size()):
                 part[i].value = (<uint32_t*>cnp.PyArray_DATA(ids))[i]
             routes.insert(routes.end(), part.begin(), part.end())
@@ -1000,11 +1020,17 @@ cdef inline void look_up(Table* table, const Kernels* kernels, bint v4, const vo
         table.lookup_many6(deref(kernels), <const uint8_t*>source, target, n, missing)
 
 
+cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef const char* first = <const char*>cnp.PyArray_DATA(a)
+    cdef const char* other = <const char*>cnp.PyArray_DATA(b)
+    return first < other + cnp.PyArray_NBYTES(b) and other < first + cnp.PyArray_NBYTES(a)
+
+
 cdef uint32_t checked_default(object default) except? 0xFFFFFFFF:
     if not PyIndex_Check(default):
         raise TypeError(f"expected default as int, not {type(default).__name__}")
     if not 0 <= default <= 0xFFFFFFFF:
-        raise ValueError(f"default {default} is not from 0 to 4294967295")
+        raise ValueError(f"default {shown(default)} is not from 0 to 4294967295")
     return default
 
 

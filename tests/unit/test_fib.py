@@ -256,6 +256,61 @@ def test_bad_arrays() -> None:
             fib.lookup_many(asked, default=wrong)
 
 
+def test_out_in_the_memory_of_the_addresses() -> None:
+    """Answers may be written over the addresses, wherever they begin."""
+    fib = Fib(dtype="uint32")
+    n = 3000
+    rng = np.random.default_rng(1)
+    fib.insert_many([f"{i}.0.0.0/8" for i in range(256)], list(range(1, 257)))
+    fib.insert_many([f"{i:02x}00::/8" for i in range(256)], list(range(1001, 1257)))
+    for at in (0, 1, 7, 16, 63, 64, 500):
+        memory = rng.integers(0, 2**32, n + at, dtype=np.uint32)
+        for asked, out in ((memory[:n], memory[at:]), (memory[at:], memory[:n])):
+            expected = fib.lookup_many(asked.copy())
+            assert np.array_equal(fib.lookup_many(asked, out=out), expected)
+        memory = rng.integers(0, 2**32, 4 * n, dtype=np.uint32)
+        asked = memory.view(np.uint8).reshape(n, 16)
+        for out in (memory[at : n + at], memory[3 * n - at : 4 * n - at]):
+            expected = fib.lookup_many(asked.copy())
+            assert np.array_equal(fib.lookup_many(asked, out=out), expected)
+
+
+def test_huge_integers_are_named_by_their_size() -> None:
+    fib, plain = Fib(), Fib(dtype="uint32")
+    huge = 10**5000
+    for call in (
+        lambda: fib.lookup(huge),
+        lambda: fib.insert(huge, 1),
+        lambda: fib.insert_many([1, huge], [1, 2]),
+        lambda: fib.insert_many([("10.0.0.0", huge)], [1]),
+        lambda: fib.delete_many([-huge]),
+        lambda: fib.get((huge, 8)),
+        lambda: plain.insert("10.0.0.0/8", huge),
+        lambda: plain.insert_many(["10.0.0.0/8"], [huge]),
+        lambda: plain.lookup_many(np.zeros(1, np.uint32), default=huge),
+    ):
+        with pytest.raises(ValueError, match="an int of 166[0-9][0-9] bits"):
+            call()
+    for wrong in ((huge, 8, 1), (huge,)):
+        with pytest.raises(ValueError, match="a tuple is not a prefix"):
+            fib.insert(wrong, 1)
+    assert len(fib) == len(plain) == 0
+
+
+def test_a_pickle_made_by_hand_brings_in_no_missing_next_hop() -> None:
+    rebuild, (strict, plain, _, _) = Fib().__reduce__()
+    prefixes = np.array([10 << 24], np.uint32), np.array([8], np.uint8)
+    nothing = np.empty((0, 16), np.uint8), np.empty(0, np.uint8), np.empty(0, np.uint32)
+
+    def made(number, values):
+        return rebuild(strict, plain, ((*prefixes, np.array([number], np.uint32)), nothing), values)
+
+    assert made(1, (None, "a")).lookup("10.1.2.3") == "a"
+    for number, values in ((0, (None, "a")), (2, (None, "a")), (1, (None, None)), (1, ("x", "a")), (0, ())):
+        with pytest.raises(ValueError, match="id"):
+            made(number, values)
+
+
 def test_options() -> None:
     loose = Fib(strict=False)
     loose.insert("10.1.2.3/8", "a")

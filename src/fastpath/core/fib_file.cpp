@@ -1,5 +1,6 @@
 // A table as a file that is read in place: a header, then the arrays of a state and of the writer's book,
 // each at a multiple of 64 bytes, as they lie in memory.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <stdexcept>
@@ -66,6 +67,10 @@ class Checksum {
 
 std::size_t padded(std::size_t size) { return (size + kAlign - 1) & ~(kAlign - 1); }
 
+bool is_zero(const std::uint8_t* begin, const std::uint8_t* end) {
+  return std::all_of(begin, end, [](std::uint8_t byte) { return byte == 0; });
+}
+
 }  // namespace
 
 void Fib::save(const std::function<void(const void*, std::size_t)>& write, const std::string& extra) const {
@@ -125,12 +130,19 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
   if (header.size != size) throw std::invalid_argument("its length is not the one that was saved");
   Checksum checksum;
   checksum.add(contents + kChecked, sizeof header - kChecked);
+  // One part follows the other, with zeros between them: no byte is left unread.
+  bool filled = is_zero(contents + sizeof header, contents + std::min(size, padded(sizeof header)));
+  std::size_t end = padded(sizeof header);
   for (const Section& section : header.sections) {
-    if (section.at > size || section.size > size - section.at || section.at % kAlign != 0) {
+    if (section.at != end || section.at > size || section.size > size - section.at) {
       throw std::invalid_argument("a part lies outside of it");
     }
     checksum.add(contents + section.at, section.size);
+    const std::size_t last = section.at + section.size;
+    end = padded(last);
+    filled = filled && is_zero(contents + last, contents + std::min(size, end));
   }
+  if (!filled || end != size) throw std::invalid_argument("there is something between its parts");
   if (checksum.value() != header.checksum)
     throw std::invalid_argument("its checksum does not fit its contents");
 
