@@ -58,6 +58,10 @@ cdef extern from "fastpath/fib_view.hpp" namespace "fastpath::fib" nogil:
         uint32_t (*lookup6)(const View& view, const uint8_t* address) noexcept
         Match (*match4)(const View& view, uint32_t address) noexcept
         Match (*match6)(const View& view, const uint8_t* address) noexcept
+        void (*lookup_many4)(const View& view, const uint32_t* addresses, uint32_t* out, size_t n,
+                             uint32_t missing) noexcept
+        void (*lookup_many6)(const View& view, const uint8_t* addresses, uint32_t* out, size_t n,
+                             uint32_t missing) noexcept
     const Kernels* kernels_for(Isa isa) noexcept
 
 cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
@@ -758,7 +762,7 @@ cdef class FibCore:
         return network_of(route, found.length, family), self.value_of(found.leaf)
 
     cdef cnp.ndarray checked_addresses(self, object addresses):
-        if not isinstance(addresses, np.ndarray):
+        if not isinstance(addresses, cnp.ndarray):
             if not hasattr(addresses, "__array__"):
                 raise TypeError(f"expected addresses as uint32[n] or uint8[n,16], not {described(addresses)}")
             addresses = np.asarray(addresses)
@@ -814,7 +818,7 @@ cdef class FibCore:
         if out is None:
             result = cnp.PyArray_EMPTY(1, &n, cnp.NPY_UINT32, 0)
         else:
-            if not isinstance(out, np.ndarray) or out.dtype != np.uint32:
+            if not isinstance(out, cnp.ndarray) or cnp.PyArray_TYPE(out) != cnp.NPY_UINT32:
                 raise TypeError(f"expected out as uint32[{n}], not {described(out)}")
             result = out
             if cnp.PyArray_NDIM(result) != 1 or cnp.PyArray_DIM(result, 0) != n:
@@ -831,10 +835,17 @@ cdef class FibCore:
         cdef Table* table = self.table.get()
         cdef bint v4 = cnp.PyArray_NDIM(array) == 1
         if n < RELEASE_GIL_FROM:
-            look_up(table, self.kernels, v4, source, target, n, missing)
+            # Nothing is freed while the GIL is held.
+            if v4:
+                self.kernels.lookup_many4(table.view(), <const uint32_t*>source, target, n, missing)
+            else:
+                self.kernels.lookup_many6(table.view(), <const uint8_t*>source, target, n, missing)
         else:
             with nogil:
-                look_up(table, self.kernels, v4, source, target, n, missing)
+                if v4:
+                    table.lookup_many4(deref(self.kernels), <const uint32_t*>source, target, n, missing)
+                else:
+                    table.lookup_many6(deref(self.kernels), <const uint8_t*>source, target, n, missing)
         if hashes is not None:
             self.spread(result, hashes, default)
         return result
@@ -1012,26 +1023,20 @@ cdef class FibCore:
         return self.table.get().nbytes()
 
 
-cdef inline void look_up(Table* table, const Kernels* kernels, bint v4, const void* source, uint32_t* target,
-                         cnp.npy_intp n, uint32_t missing) noexcept nogil:
-    if v4:
-        table.lookup_many4(deref(kernels), <const uint32_t*>source, target, n, missing)
-    else:
-        table.lookup_many6(deref(kernels), <const uint8_t*>source, target, n, missing)
-
-
 cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     cdef const char* first = <const char*>cnp.PyArray_DATA(a)
     cdef const char* other = <const char*>cnp.PyArray_DATA(b)
     return first < other + cnp.PyArray_NBYTES(b) and other < first + cnp.PyArray_NBYTES(a)
 
 
-cdef uint32_t checked_default(object default) except? 0xFFFFFFFF:
+cdef inline uint32_t checked_default(object default) except? 0xFFFFFFFF:
+    cdef int overflow = 0
     if not PyIndex_Check(default):
         raise TypeError(f"expected default as int, not {type(default).__name__}")
-    if not 0 <= default <= 0xFFFFFFFF:
+    cdef long long number = PyLong_AsLongLongAndOverflow(default, &overflow)
+    if overflow != 0 or number < 0 or number > 0xFFFFFFFF:
         raise ValueError(f"default {shown(default)} is not from 0 to 4294967295")
-    return default
+    return <uint32_t>number
 
 
 cdef object network_of(const Route& route, unsigned length, int family):
