@@ -1,5 +1,6 @@
 // Longest-prefix match for AVX-512: a chunk of addresses goes through each step together. Arithmetic is done
-// in vectors, loads one by one.
+// in vectors, loads one by one. Nodes are not prefetched: that costs more than it hides once enough loads are
+// under way. Addresses are, since the loads between them keep the hardware from doing it.
 #if defined(__GNUC__) && !defined(__clang__)
 // Some intrinsics of GCC 12 leave don't-care lanes unset on purpose.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -29,10 +30,9 @@ using Vector = __m512i;
 
 constexpr std::size_t kLanes = 8;  // addresses a vector
 // Vectors that take a step together: enough to hide the caches' latency, few enough to stay in the first one.
-constexpr std::size_t kGroups4 = 16;
-constexpr std::size_t kGroups6 = 8;
-constexpr std::size_t kChunk4 = kLanes * kGroups4;
-constexpr std::size_t kChunk6 = kLanes * kGroups6;
+constexpr std::size_t kGroups = 16;
+constexpr std::size_t kChunk = kLanes * kGroups;
+constexpr std::size_t kAhead = 4096;  // bytes between the addresses in use and those that are asked for
 
 inline Vector splat(std::uint64_t value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
 inline Vector byte_of(Vector value, unsigned shift) {
@@ -67,13 +67,9 @@ inline Vector fetch(const void* from, Vector at) {
                           read_at<T>(base, lane[1]), read_at<T>(base, lane[0]));
 }
 
-// Asks for these lines ahead of a fetch. Unlike a load, a prefetch does not hold up what comes after it while
-// the outer caches answer.
-inline void prefetch(const void* from, Vector at) {
-  const auto* const base = static_cast<const char*>(from);
-  alignas(64) std::uint64_t lane[kLanes];
-  _mm512_store_si512(lane, at);
-  for (std::size_t k = 0; k < kLanes; ++k) _mm_prefetch(base + lane[k], _MM_HINT_T0);
+// Asks for a line of addresses that a later chunk reads; behind the last ones, for nothing that matters.
+inline void ask_ahead(const void* addresses) {
+  _mm_prefetch(static_cast<const char*>(addresses) + kAhead, _MM_HINT_T0);
 }
 
 // The word of a large node's map that holds `slot`.
@@ -97,37 +93,75 @@ inline Vector addresses4(const std::uint32_t* addresses) {
 }
 inline Vector root_at(Vector address) { return _mm512_slli_epi64(_mm512_srli_epi64(address, 16), 3); }
 
-// Whether a chunk of addresses has its first 16 bits in common, as sorted ones have.
-inline bool share_a_root(const std::uint32_t* addresses) {
-  const Vector first = _mm512_set1_epi32(static_cast<int>(addresses[0]));
-  Vector differ = _mm512_setzero_si512();
-  for (std::size_t k = 0; k < kChunk4; k += 2 * kLanes) {
-    differ = _mm512_or_si512(differ, _mm512_xor_si512(first, _mm512_loadu_si512(addresses + k)));
+// Slots that many4_of_few_slots can tell apart.
+constexpr std::uint32_t kFewSlots = 32;
+
+// Whether a chunk lies within kFewSlots slots of one node, beginning with the first address's, as sorted
+// addresses do.
+inline bool in_few_slots(const std::uint32_t* addresses) {
+  const std::uint32_t first = addresses[0] >> 8;
+  const std::uint32_t bound = 256 - (first & 0xFF) < kFewSlots ? 256 - (first & 0xFF) : kFewSlots;
+  if ((addresses[kChunk - 1] >> 8) - first >= bound) return false;
+  const Vector base = _mm512_set1_epi32(static_cast<int>(first));
+  Vector most = _mm512_setzero_si512();
+  for (std::size_t k = 0; k < kChunk; k += 2 * kLanes) {
+    const Vector slot = _mm512_srli_epi32(_mm512_loadu_si512(addresses + k), 8);
+    most = _mm512_max_epu32(most, _mm512_sub_epi32(slot, base));
   }
-  return _mm512_test_epi32_mask(differ, _mm512_set1_epi32(static_cast<int>(0xFFFF0000))) == 0;
+  return _mm512_cmpge_epu32_mask(most, _mm512_set1_epi32(static_cast<int>(bound))) == 0;
 }
 
-// As many4, for a chunk with one root entry: its node's map stays in a register.
+// Sixteen leaves from `entries` on; those that are not `wanted` are not read.
 template <typename Leaf>
-inline void many4_of_one_root(const View& view, const std::uint32_t* addresses, std::uint32_t* out,
-                              std::uint32_t missing) noexcept {
-  const Vector none = splat(view.none), deep_leaf = splat(view.deep);
-  const std::uint64_t entry = read_entry(view.root4 + (addresses[0] >> 16));
+inline Vector leaves_at(const std::uint8_t* entries, std::uint32_t wanted) {
+  if constexpr (sizeof(Leaf) == 4) return _mm512_maskz_loadu_epi32(static_cast<__mmask16>(wanted), entries);
+  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(wanted), entries));
+}
+
+// As many4, for a chunk within few slots: their leaves are read once, and chosen from in registers.
+template <typename Leaf>
+inline void many4_of_few_slots(const View& view, const std::uint32_t* addresses, std::uint32_t* out,
+                               std::uint32_t missing) noexcept {
+  const std::uint32_t first = addresses[0] >> 8;
+  const unsigned slot = first & 0xFF;
+  const std::uint64_t entry = read_entry(view.root4 + (first >> 8));
   const Node node = large_node_at(view, entry_ref(entry));
-  const Vector map = _mm512_maskz_loadu_epi64((1u << kWords) - 1, node.begin);
-  const Vector otherwise = splat(entry_leaf(entry) == view.none ? missing : entry_leaf(entry));
-  for (std::size_t k = 0; k < kChunk4; k += kLanes) {
-    const Vector slot = byte_of(addresses4(addresses + k), 8);
-    const Vector word = word_of(slot);
-    const Vector marks = _mm512_permutexvar_epi64(word, map);
-    const Vector interval =
-        _mm512_add_epi64(_mm512_popcnt_epi64(marks_below(slot, word, marks)), _mm512_srli_epi64(marks, 56));
-    const Vector leaf = fetch<Leaf>(node.entries(), _mm512_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1));
-    store_answers(out + k, better(leaf, none, otherwise));
-    for (unsigned deep = _mm512_cmpeq_epi64_mask(leaf, deep_leaf); deep != 0; deep &= deep - 1) {
-      const std::size_t lane = k + static_cast<std::size_t>(__builtin_ctz(deep));
-      loop4<Leaf>(view, addresses + lane, out + lane, 1, missing);
-    }
+  // The marks of the slots behind the first, one bit each.
+  const unsigned word = slot * 293 >> 14;
+  const unsigned within = slot - kWordSlots * word;
+  constexpr std::uint64_t kMarks = (std::uint64_t{1} << kWordSlots) - 1;
+  std::uint64_t marks = (read<std::uint64_t>(node.begin + 8 * word) & kMarks) >> within;
+  if (word + 1 < kWords) marks |= read<std::uint64_t>(node.begin + 8 * (word + 1)) << (kWordSlots - within);
+  const auto later = static_cast<std::uint32_t>(marks >> 1) & (~std::uint32_t{0} >> 1);
+
+  const Vector window = _mm512_set1_epi32(static_cast<int>(later));
+  const Vector lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const Vector none_before = _mm512_set1_epi32(-1);
+  const std::uint8_t* const entries = node.entries() + sizeof(Leaf) * marks_up_to(node.begin, slot);
+  const std::uint64_t wanted = (std::uint64_t{2} << __builtin_popcount(later)) - 1;
+  const Vector low = leaves_at<Leaf>(entries, static_cast<std::uint32_t>(wanted));
+  const Vector high = leaves_at<Leaf>(entries + 16 * sizeof(Leaf), static_cast<std::uint32_t>(wanted >> 16));
+  Vector leaves[2];
+  std::uint32_t deep = 0;
+  for (unsigned half = 0; half < 2; ++half) {
+    const Vector at = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(16 * half)));
+    const Vector before = _mm512_andnot_si512(_mm512_sllv_epi32(none_before, at), window);
+    const Vector leaf = _mm512_permutex2var_epi32(low, _mm512_popcnt_epi32(before), high);
+    const __mmask16 bare = _mm512_cmpeq_epi32_mask(leaf, _mm512_set1_epi32(static_cast<int>(view.none)));
+    const std::uint32_t above = entry_leaf(entry) == view.none ? missing : entry_leaf(entry);
+    deep |= std::uint32_t{_mm512_cmpeq_epi32_mask(leaf, _mm512_set1_epi32(static_cast<int>(view.deep)))}
+            << (16 * half);
+    leaves[half] = _mm512_mask_mov_epi32(leaf, bare, _mm512_set1_epi32(static_cast<int>(above)));
+  }
+  const Vector base = _mm512_set1_epi32(static_cast<int>(first));
+  for (std::size_t k = 0; k < kChunk; k += 2 * kLanes) {
+    const Vector slots = _mm512_srli_epi32(_mm512_loadu_si512(addresses + k), 8);
+    _mm512_storeu_si512(out + k,
+                        _mm512_permutex2var_epi32(leaves[0], _mm512_sub_epi32(slots, base), leaves[1]));
+  }
+  for (std::size_t k = 0; deep != 0 && k < kChunk; ++k) {
+    if ((deep >> ((addresses[k] >> 8) - first) & 1) != 0)
+      loop4<Leaf>(view, addresses + k, out + k, 1, missing);
   }
 }
 
@@ -136,37 +170,37 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
                   std::uint32_t missing) noexcept {
   const Vector none = splat(view.none), deep_leaf = splat(view.deep);
   std::size_t i = 0;
-  for (; i + kChunk4 <= n; i += kChunk4) {
-    if (share_a_root(addresses + i)) {
-      many4_of_one_root<Leaf>(view, addresses + i, out + i, missing);
+  for (; i + kChunk <= n; i += kChunk) {
+    if (in_few_slots(addresses + i)) {
+      many4_of_few_slots<Leaf>(view, addresses + i, out + i, missing);
       continue;
     }
-    Vector slot[kGroups4], entry[kGroups4], at[kGroups4];
-    for (std::size_t g = 0; g < kGroups4; ++g) {
+    Vector slot[kGroups], entry[kGroups], at[kGroups];
+    for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector address = addresses4(addresses + i + kLanes * g);
+      if (g % 2 == 0) ask_ahead(addresses + i + kLanes * g);
       slot[g] = byte_of(address, 8);
       entry[g] = fetch<std::uint64_t>(view.root4, root_at(address));
       at[g] = _mm512_slli_epi64(_mm512_add_epi64(_mm512_srli_epi64(entry[g], 33), word_of(slot[g])), 3);
     }
-    for (std::size_t g = 0; g < kGroups4; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector unit = _mm512_srli_epi64(entry[g], 33);
       const Vector marks = fetch<std::uint64_t>(view.arena, at[g]);
       const Vector interval = _mm512_add_epi64(
           _mm512_popcnt_epi64(marks_below(slot[g], word_of(slot[g]), marks)), _mm512_srli_epi64(marks, 56));
       const Vector entries = _mm512_slli_epi64(_mm512_add_epi64(unit, splat(kWords)), 3);
       at[g] = _mm512_add_epi64(entries, _mm512_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1));
-      prefetch(view.arena, at[g]);
     }
-    std::uint32_t deep[kGroups4];
+    std::uint32_t deep[kGroups];
     std::uint32_t any_deep = 0;
-    for (std::size_t g = 0; g < kGroups4; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector leaf = fetch<Leaf>(view.arena, at[g]);
       deep[g] = _mm512_cmpeq_epi64_mask(leaf, deep_leaf);
       any_deep |= deep[g];
       store_answers(out + i + kLanes * g, better(leaf, none, better(low32(entry[g]), none, splat(missing))));
     }
     if (any_deep == 0) continue;
-    for (std::size_t g = 0; g < kGroups4; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       for (; deep[g] != 0; deep[g] &= deep[g] - 1) {
         const std::size_t k = i + kLanes * g + static_cast<std::size_t>(__builtin_ctz(deep[g]));
         loop4<Leaf>(view, addresses + k, out + k, 1, missing);
@@ -214,46 +248,51 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
                   std::uint32_t missing) noexcept {
   const Vector none = splat(view.none), deep_leaf = splat(view.deep);
   std::size_t i = 0;
-  for (; i + kChunk6 <= n; i += kChunk6) {
-    Vector top[kGroups6], entry[kGroups6], answer[kGroups6], at[kGroups6];
-    for (std::size_t g = 0; g < kGroups6; ++g) {
-      top[g] = tops(addresses + 16 * (i + kLanes * g));
+  for (; i + kChunk <= n; i += kChunk) {
+    Vector top[kGroups], entry[kGroups], answer[kGroups], at[kGroups];
+    Vector any = _mm512_setzero_si512();
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      const std::uint8_t* const eight = addresses + 16 * (i + kLanes * g);
+      top[g] = tops(eight);
+      ask_ahead(eight);
+      ask_ahead(eight + 64);
       at[g] = fetch<std::uint32_t>(view.root6, _mm512_slli_epi64(_mm512_srli_epi64(top[g], 48), 2));
     }
-    for (std::size_t g = 0; g < kGroups6; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector row = _mm512_or_si512(_mm512_slli_epi64(at[g], 8), byte_of(top[g], 40));
       entry[g] = fetch<std::uint64_t>(view.pages, _mm512_slli_epi64(row, 3));
       answer[g] = better(low32(entry[g]), none, splat(missing));
       at[g] = marks_at(entry[g], byte_of(top[g], 32));
-      prefetch(view.arena, at[g]);
+      any = _mm512_or_si512(any, entry[g]);
+    }
+    if (_mm512_test_epi64_mask(any, splat(~std::uint64_t{0xFFFFFFFF})) == 0) {
+      for (std::size_t g = 0; g < kGroups; ++g) store_answers(out + i + kLanes * g, answer[g]);
+      continue;
     }
     for (unsigned shift = 32; shift >= 24; shift -= 8) {
-      for (std::size_t g = 0; g < kGroups6; ++g) {
+      for (std::size_t g = 0; g < kGroups; ++g) {
         at[g] = place_in<3>(entry[g], byte_of(top[g], shift), fetch<std::uint64_t>(view.arena, at[g]));
-        prefetch(view.arena, at[g]);
       }
-      for (std::size_t g = 0; g < kGroups6; ++g) {
+      for (std::size_t g = 0; g < kGroups; ++g) {
         entry[g] = fetch<std::uint64_t>(view.arena, at[g]);
         answer[g] = better(low32(entry[g]), none, answer[g]);
         at[g] = marks_at(entry[g], byte_of(top[g], shift - 8));
-        prefetch(view.arena, at[g]);
       }
     }
-    for (std::size_t g = 0; g < kGroups6; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector marks = fetch<std::uint64_t>(view.arena, at[g]);
       at[g] = place_in<sizeof(Leaf) == 4 ? 2 : 1>(entry[g], byte_of(top[g], 16), marks);
-      prefetch(view.arena, at[g]);
     }
-    std::uint32_t deep[kGroups6];
+    std::uint32_t deep[kGroups];
     std::uint32_t any_deep = 0;
-    for (std::size_t g = 0; g < kGroups6; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector leaf = fetch<Leaf>(view.arena, at[g]);
       deep[g] = _mm512_cmpeq_epi64_mask(leaf, deep_leaf);
       any_deep |= deep[g];
       store_answers(out + i + kLanes * g, better(leaf, none, answer[g]));
     }
     if (any_deep == 0) continue;
-    for (std::size_t g = 0; g < kGroups6; ++g) {
+    for (std::size_t g = 0; g < kGroups; ++g) {
       for (; deep[g] != 0; deep[g] &= deep[g] - 1) {
         const std::size_t k = i + kLanes * g + static_cast<std::size_t>(__builtin_ctz(deep[g]));
         loop6<Leaf>(view, addresses + 16 * k, out + k, 1, missing);
