@@ -1,5 +1,5 @@
-// Readers beside a writer that inserts, replaces, deletes, displaces and grows: a key that stays is always
-// found, a value always belongs to its key, and a key that was never there is never found.
+// Readers beside a writer that inserts, replaces, deletes, displaces, grows and at last clears: a key that stays
+// is always found until then, a value always belongs to its key, and a key that was never there is never found.
 #include <atomic>
 #include <cstring>
 #include <random>
@@ -36,8 +36,9 @@ void run(std::size_t size, Isa isa) {
     table->put(key, value_of(i, 0), &previous);
   }
   std::atomic<bool> stop{false};
-  const auto check = [](std::uint32_t number, bool hit, std::uint32_t value) {
-    if (number < kStay) CHECK(hit);
+  std::atomic<bool> cleared{false};
+  const auto check = [&cleared](std::uint32_t number, bool hit, std::uint32_t value) {
+    if (number < kStay && !cleared) CHECK(hit);
     if (number >= kStay + kChurn) CHECK(!hit);
     if (hit) CHECK(value >> 8 == number);
   };
@@ -82,6 +83,18 @@ void run(std::size_t size, Isa isa) {
       table->erase(key, &previous);
     }
     CHECK(table->size() == kStay);
+  }
+  cleared = true;
+  for (std::uint32_t round = 0; round < 20; ++round) {
+    table->clear();
+    CHECK(table->size() == 0);
+    const std::uint32_t there = random() % (kStay + kChurn);
+    for (std::uint32_t number = 0; number < there; ++number) {
+      make_key(number, key, size);
+      table->put(key, value_of(number, round), &previous);
+      if (number % 64 == 0) table->reclaim();
+    }
+    CHECK(table->size() == there);
   }
   stop = true;
   for (auto& reader : readers) reader.join();

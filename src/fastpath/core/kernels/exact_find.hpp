@@ -63,6 +63,7 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
                         std::uint32_t* values, std::uint32_t missing, std::uint8_t* hit_flags) {
   using Index = typename InlineTable<Key>::Index;
   using Generation = typename Index::Generation;
+  using State = typename Index::State;
   using Line = typename Index::Line;
   struct Lane {
     Key key;
@@ -70,8 +71,7 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
     std::uint32_t meta;
   };
   struct Group {
-    const Generation* generation;
-    bool grows;
+    const State* state;
     std::size_t begin;
     std::size_t count;
     std::size_t pending_count;  // keys that are not in their home bucket, which names others
@@ -91,8 +91,7 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
     group.count = std::min(kGroup, n - begin);
     group.pending_count = 0;
     group.visit_count = 0;
-    group.grows = state.old != nullptr;
-    group.generation = state.current;
+    group.state = &state;
     const Generation& generation = *state.current;
     for (std::size_t i = 0; i < group.count; ++i) {
       const Key key = load_key<Key>(keys + (begin + i) * size, size);
@@ -100,16 +99,16 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
       const std::uint64_t home = generation.home(hash);
       group.lanes[i] = {key, home, 0};
       __builtin_prefetch(&generation.lines[home]);
-      if (group.grows) [[unlikely]]
+      if (state.old != nullptr) [[unlikely]]
         __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
     }
   };
 
   // Looks into the home buckets, and sends for the others that they name.
   const auto compare = [&](Group& group) {
-    const Generation& generation = *group.generation;
+    const Generation& generation = *group.state->current;
     std::uint32_t* out = values + group.begin;
-    if (group.grows) [[unlikely]] {
+    if (group.state->old != nullptr) [[unlikely]] {
       for (std::size_t i = 0; i < group.count; ++i) {
         group.hit[i] = table.find_key(group.lanes[i].key, &out[i]);
         out[i] = group.hit[i] ? out[i] : missing;
@@ -150,12 +149,12 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
     }
     for (std::size_t p = 0; p < group.pending_count; ++p) {
       const Lane& lane = group.lanes[group.pending[p]];
-      const std::uint32_t meta = group.generation->lines[lane.home].meta(std::memory_order_acquire);
+      const std::uint32_t meta = group.state->current->lines[lane.home].meta(std::memory_order_acquire);
       moved |= (lane.meta ^ meta) & (Line::kVersionMask | Line::kAlternateMask);
     }
-    if (moved != 0) [[unlikely]] {
-      for (std::size_t p = 0; p < group.pending_count; ++p) {
-        const std::uint8_t i = group.pending[p];
+    if (moved != 0 || &table.index().state() != group.state) [[unlikely]] {
+      for (std::size_t i = 0; i < group.count; ++i) {
+        if (group.hit[i]) continue;
         group.hit[i] = table.find_key(group.lanes[i].key, &out[i]);
         out[i] = group.hit[i] ? out[i] : missing;
       }
@@ -171,7 +170,6 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
 std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::size_t n, std::uint32_t* values,
                       std::uint32_t missing, std::uint8_t* hit_flags) {
   using Index = WideTable::Index;
-  using Generation = Index::Generation;
   struct Lane {
     std::uint64_t hash;
     std::uint64_t home;
@@ -180,8 +178,7 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
     std::uint32_t found;
   };
   struct Group {
-    const Generation* generation;
-    bool grows;
+    const Index::State* state;
     std::size_t begin;
     std::size_t count;
     Lane lanes[kGroup];
@@ -192,15 +189,14 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
     const auto& state = table.index().state();
     group.begin = begin;
     group.count = std::min(kGroup, n - begin);
-    group.grows = state.old != nullptr;
-    group.generation = state.current;
+    group.state = &state;
     for (std::size_t i = 0; i < group.count; ++i) {
       const std::uint64_t hash = table.hash(keys + (begin + i) * size);
       const std::uint64_t home = state.current->home(hash);
       group.lanes[i].hash = hash;
       group.lanes[i].home = home;
       __builtin_prefetch(&state.current->lines[home]);
-      if (group.grows) [[unlikely]]
+      if (state.old != nullptr) [[unlikely]]
         __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
     }
   };
@@ -209,7 +205,7 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
     using Line = Index::Line;
     for (std::size_t i = 0; i < group.count; ++i) {
       Lane& lane = group.lanes[i];
-      const Line& line = group.generation->lines[lane.home];
+      const Line& line = group.state->current->lines[lane.home];
       lane.meta = line.meta(std::memory_order_acquire);
       lane.found = match(line, WideTable::tag(lane.hash)) & lane.meta & Line::kValidMask;
       lane.record = nullptr;
@@ -218,7 +214,7 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
         __builtin_prefetch(lane.record);
         __builtin_prefetch(lane.record + 8 * ((size + 7) / 8));
       } else {
-        prefetch_alternates<Index>(*group.generation, lane.home);
+        prefetch_alternates<Index>(*group.state->current, lane.home);
       }
     }
   };
@@ -230,11 +226,13 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
   };
   const auto settle = [&](const Group& group) {
     using Line = Index::Line;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    const bool steady = group.state->old == nullptr && &table.index().state() == group.state;
     for (std::size_t i = 0; i < group.count; ++i) {
       const Lane& lane = group.lanes[i];
       const std::uint8_t* key = keys + (group.begin + i) * size;
       std::uint32_t* out = values + group.begin + i;
-      const Line& line = group.generation->lines[lane.home];
+      const Line& line = group.state->current->lines[lane.home];
       bool hit = false;
       bool final = lane.found == 0 && (lane.meta & Line::kAlternateMask) == 0;
       if (lane.found != 0) {
@@ -244,7 +242,7 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
       std::atomic_thread_fence(std::memory_order_acquire);
       const std::uint32_t first = lane.found & (0u - lane.found);
       const std::uint32_t changed = lane.meta ^ line.meta(std::memory_order_relaxed);
-      final = final && !group.grows && (changed & (Line::kVersionMask | Line::kAlternateMask | first)) == 0;
+      final = final && steady && (changed & (Line::kVersionMask | Line::kAlternateMask | first)) == 0;
       if (!final) hit = table.find_hashed(lane.hash, key, out);
       record(group.begin + i, hit);
     }

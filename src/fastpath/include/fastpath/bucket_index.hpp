@@ -10,8 +10,10 @@
 // looks again. The version has 20 bits: it would take a million reuses of one line between two loads of one
 // reader to fool it.
 //
-// Growth makes an array of twice the size and moves a few buckets with each write. While it lasts, a key
-// whose old home has not been moved yet is looked for in the old array first.
+// Growth makes an array of twice the size and moves a few buckets with each write: an entry is written into
+// the new array, then taken out of the old one, so that each stands in one array for the writer, and a reader
+// that looks into the old one first finds it in one of them. A reader that misses in arrays which are no
+// longer the ones in use looks again.
 #pragma once
 
 #include <algorithm>
@@ -177,13 +179,17 @@ class BucketIndex {
   // the value belongs to the key; only its last call counts.
   template <typename Accept>
   bool find(std::uint64_t hash, const Key& key, Accept&& accept) const {
-    const State& seen = state();
-    if (seen.old != nullptr) [[unlikely]] {
-      const std::uint64_t home = seen.old->home(hash);
-      if (home >= seen.moved.load(std::memory_order_acquire) && probe(*seen.old, home, key, accept))
-        return true;
+    for (const State* seen = &state();;) {
+      if (seen->old != nullptr) [[unlikely]] {
+        const std::uint64_t home = seen->old->home(hash);
+        if (home >= seen->moved.load(std::memory_order_acquire) && probe(*seen->old, home, key, accept))
+          return true;
+      }
+      if (probe(*seen->current, seen->current->home(hash), key, accept)) return true;
+      const State* now = &state();
+      if (now == seen) return false;
+      seen = now;
     }
-    return probe(*seen.current, seen.current->home(hash), key, accept);
   }
 
   // The same in one array.
@@ -274,12 +280,7 @@ class BucketIndex {
   template <typename Each>
   void for_each(Each&& each) {
     const State& seen = state();
-    if (seen.old != nullptr) {
-      const std::uint64_t moved = seen.moved.load(std::memory_order_relaxed);
-      walk(*seen.old, 0, seen.old->count, [&](const Key& key, Value value, Place place) {
-        if (place.home >= moved) each(key, value, place);
-      });
-    }
+    if (seen.old != nullptr) walk(*seen.old, 0, seen.old->count, each);
     walk(*seen.current, 0, seen.current->count, each);
   }
 
@@ -465,7 +466,7 @@ class BucketIndex {
 
   void move_home(Generation& old, std::uint64_t home, Generation& current) {
     const auto move_from = [&](std::uint64_t bucket) {
-      const Line& line = old.lines[bucket];
+      Line& line = old.lines[bucket];
       const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
       for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
         const std::size_t slot = std::countr_zero(mask);
@@ -474,6 +475,7 @@ class BucketIndex {
         const std::uint64_t hash = owner_.hash_of(key, value);
         if (old.home(hash) != home) continue;
         if (!place(current, hash, key, value)) throw std::length_error("too many keys with one hash");
+        line.set_meta(line.meta(std::memory_order_relaxed) & ~(1u << slot), std::memory_order_release);
       }
     };
     move_from(home);

@@ -206,27 +206,48 @@ class RecordStore {
       return number;
     }
     const std::uint32_t number = used_;
-    const int chunk = std::bit_width(number >> kFirstBits);
-    if (chunks_[chunk].load(std::memory_order_relaxed) == nullptr) {
+    const std::size_t chunk = std::bit_width(number >> kFirstBits);
+    if (chunk == memory_.size()) {
       Pages pages(stride_ * (chunk == 0 ? kFirst : std::size_t{kFirst} << (chunk - 1)));
-      nbytes_.store(nbytes() + pages.bytes(), std::memory_order_relaxed);
       chunks_[chunk].store(static_cast<std::uint8_t*>(pages.data()), std::memory_order_release);
       memory_.push_back(std::move(pages));
+    }
+    if (chunk >= chunks_in_use_) {
+      chunks_in_use_ = chunk + 1;
+      count_bytes();
     }
     ++used_;
     return number;
   }
   void give_back(std::uint32_t number) { free_.push_back(number); }
+  // All numbers are free again and their memory is given back; a reader that still follows one reads zeros.
+  void clear() {
+    free_ = {};
+    used_ = 0;
+    chunks_in_use_ = 0;
+    for (Pages& pages : memory_) pages.discard();
+    count_bytes();
+  }
   std::size_t nbytes() const noexcept { return nbytes_.load(std::memory_order_relaxed); }
 
  private:
   static constexpr int kFirstBits = 10;
   static constexpr std::uint32_t kFirst = 1u << kFirstBits;
+
+  void count_bytes() noexcept {
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < memory_.size(); ++i) {
+      if (i < chunks_in_use_ || !memory_[i].discardable()) bytes += memory_[i].bytes();
+    }
+    nbytes_.store(bytes, std::memory_order_relaxed);
+  }
+
   const std::size_t stride_;
   std::atomic<std::uint8_t*> chunks_[33 - kFirstBits] = {};
   std::vector<Pages> memory_;
   std::vector<std::uint32_t> free_;
   std::uint32_t used_ = 0;
+  std::size_t chunks_in_use_ = 0;
   std::atomic<std::size_t> nbytes_{0};
 };
 
@@ -314,10 +335,9 @@ class WideTable final : public ExactTable {
   void clear() override {
     const std::lock_guard lock(mutex_);
     // One by one: a record may be written again only after its bucket says so.
-    index_.for_each([&](std::uint32_t, std::uint32_t number, const auto& place) {
-      index_.erase(place);
-      records_.give_back(number);
-    });
+    index_.for_each([&](std::uint32_t, std::uint32_t, const auto& place) { index_.erase(place); });
+    index_.clear(0);
+    records_.clear();
   }
   std::size_t size() const noexcept override { return index_.size(); }
   std::size_t nbytes() const noexcept override { return index_.nbytes() + records_.nbytes(); }

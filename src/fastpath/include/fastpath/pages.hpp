@@ -59,6 +59,12 @@ class Pages {
   void* data() const noexcept { return data_; }
   std::size_t bytes() const noexcept { return bytes_; }
 
+  // Gives the memory back and keeps the addresses: they read as zero, and cost memory again once written.
+  bool discardable() const noexcept { return bytes_ >= kHuge; }
+  void discard() noexcept {
+    if (discardable()) madvise(data_, bytes_, MADV_DONTNEED);
+  }
+
  private:
   static constexpr std::size_t kHuge = std::size_t{2} << 20;
   void* data_ = nullptr;

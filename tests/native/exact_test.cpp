@@ -1,0 +1,134 @@
+// Random histories of inserting, replacing, deleting and clearing, held against std::unordered_map after each
+// step: in the middle of growth above all.
+#include <cstring>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "check.hpp"
+#include "fastpath/exact_table.hpp"
+
+namespace {
+
+using fastpath::ExactTable;
+using fastpath::Isa;
+using Twin = std::unordered_map<std::string, std::uint32_t>;
+
+std::string key_of(std::uint32_t number, std::size_t size) {
+  std::string key(size, static_cast<char>(number % 251));
+  std::memcpy(key.data(), &number, std::min<std::size_t>(size, 4));
+  return key;
+}
+const std::uint8_t* bytes(const std::string& key) { return reinterpret_cast<const std::uint8_t*>(key.data()); }
+
+// The whole content, by each way of reading it.
+void agree(const ExactTable& table, const Twin& twin, std::uint32_t numbers, std::size_t size) {
+  CHECK(table.size() == twin.size());
+  std::vector<std::uint8_t> keys;
+  std::vector<std::uint32_t> values;
+  table.export_to(keys, values);
+  CHECK(values.size() == twin.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto found = twin.find(std::string(keys.begin() + i * size, keys.begin() + (i + 1) * size));
+    CHECK(found != twin.end() && found->second == values[i]);
+  }
+  std::string probes;
+  for (std::uint32_t number = 0; number < numbers; ++number) probes += key_of(number, size);
+  values.assign(numbers, 0);
+  std::vector<std::uint8_t> hit(numbers);
+  CHECK(table.find_many(bytes(probes), numbers, values.data(), 7, hit.data()) == twin.size());
+  for (std::uint32_t number = 0; number < numbers; ++number) {
+    const auto found = twin.find(key_of(number, size));
+    CHECK(hit[number] == (found != twin.end()));
+    CHECK(values[number] == (hit[number] ? found->second : 7));
+    std::uint32_t value = 0;
+    CHECK(table.find(bytes(probes) + number * size, &value) == hit[number]);
+    CHECK(!hit[number] || value == found->second);
+  }
+}
+
+void run(std::size_t size, Isa isa, unsigned seed) {
+  std::mt19937 random(seed);
+  const std::uint32_t numbers = size == 1 ? 200 : 3000;
+  auto table = ExactTable::make(size, 0, seed, isa);
+  Twin twin;
+  for (int phase = 0; phase < 12; ++phase) {
+    const unsigned inserts = 1 + random() % 9;
+    const unsigned steps = random() % 2500;
+    for (unsigned step = 0; step < steps; ++step) {
+      const std::string key = key_of(random() % numbers, size);
+      std::uint32_t previous = 0;
+      const auto before = twin.find(key);
+      if (random() % 10 < inserts) {
+        const std::uint32_t value = random();
+        CHECK(table->put(bytes(key), value, &previous) == (before == twin.end()));
+        CHECK(before == twin.end() || previous == before->second);
+        twin[key] = value;
+      } else {
+        CHECK(table->erase(bytes(key), &previous) == (before != twin.end()));
+        CHECK(before == twin.end() || previous == before->second);
+        if (before != twin.end()) twin.erase(before);
+      }
+      CHECK(table->size() == twin.size());
+      if (step % 100 == 0) table->reclaim();
+    }
+    agree(*table, twin, numbers, size);
+    if (random() % 3 == 0) {
+      table->clear();
+      twin.clear();
+      agree(*table, twin, numbers, size);
+    }
+  }
+}
+
+// Clears and exports while a table grows and entries that were moved have gone, so that their records belong
+// to others.
+void run_growing(std::size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  auto table = ExactTable::make(size, 0, seed);
+  for (int round = 0; round < 40; ++round) {
+    Twin twin;
+    std::vector<std::string> there;
+    std::uint32_t next = 0;
+    std::uint32_t previous = 0;
+    const auto put = [&] {
+      there.push_back(key_of(next, size));
+      CHECK(table->put(bytes(there.back()), next, &previous));
+      twin[there.back()] = next++;
+    };
+    // The arrays of both sizes are counted while a table grows.
+    for (unsigned growths = 1 + random() % 4; growths > 0; --growths) {
+      for (const std::size_t before = table->nbytes(); table->nbytes() == before;) put();
+    }
+    for (unsigned step = random() % 40; step > 0; --step) {
+      if (there.empty() || random() % 2 == 0) {
+        put();
+        continue;
+      }
+      std::swap(there[random() % there.size()], there.back());
+      CHECK(table->erase(bytes(there.back()), &previous));
+      twin.erase(there.back());
+      there.pop_back();
+    }
+    agree(*table, twin, next, size);
+    table->clear();
+    agree(*table, {}, next, size);
+    table->reclaim();
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    if (!fastpath::isa_supported(isa)) continue;
+    for (std::size_t size : {1, 4, 7, 8, 13, 16, 17, 40, 64}) {
+      for (unsigned seed = 0; seed < 4; ++seed) run(size, isa, seed);
+    }
+  }
+  for (std::size_t size : {4, 8, 16, 40}) {
+    for (unsigned seed = 0; seed < 4; ++seed) run_growing(size, seed);
+  }
+  return 0;
+}
