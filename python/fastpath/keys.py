@@ -86,6 +86,8 @@ def five_tuple(
 
 def _column(values: Any, n: int, name: str, most: int) -> NDArray[np.int64]:
     array = np.asarray(values)
+    if array.shape == (0,):  # whose dtype says nothing: an empty list is float64
+        array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got an array of {array.dtype}")
     if array.ndim == 0:
@@ -121,7 +123,9 @@ def five_tuples(
         Row by row what :func:`five_tuple` gives.
     """
     size = _checked_size(size)
-    srcs, dsts = np.asarray(srcs), np.asarray(dsts)
+    srcs, dsts = (
+        np.zeros(0, np.uint32) if np.shape(array) == (0,) else np.asarray(array) for array in (srcs, dsts)
+    )
     n = len(srcs) if srcs.ndim else 0
     for array, name in ((srcs, "srcs"), (dsts, "dsts")):
         if array.dtype not in (np.uint32, np.uint8):

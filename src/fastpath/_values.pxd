@@ -9,5 +9,7 @@ cdef class Values:
     cdef vector[uint32_t] unused
 
     cdef uint32_t acquire(self, value) except 0
+    cdef void hold(self, uint32_t number) noexcept
     cdef void release(self, uint32_t number)
+    cdef void compact(self)
     cdef object at(self, uint32_t number)

@@ -45,6 +45,10 @@ cdef class Values:
         self.ids[value] = number
         return number
 
+    cdef void hold(self, uint32_t number) noexcept:
+        """Holds an id once more; runs no Python code."""
+        self.counts[number] += 1
+
     cdef void release(self, uint32_t number):
         """Gives one hold of the id back."""
         if number == 0:
@@ -54,6 +58,13 @@ cdef class Values:
             del self.ids[self.objects[number]]
             self.objects[number] = None
             self.unused.push_back(number)
+
+    cdef void compact(self):
+        """Forgets the ids that were used if none is any more."""
+        if len(self.ids) == 0:
+            del self.objects[1:]
+            self.counts.resize(1)
+            self.unused.clear()
 
     cdef object at(self, uint32_t number):
         return self.objects[number]

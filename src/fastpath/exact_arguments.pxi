@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_New, PyCapsule_SetContext
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
@@ -64,7 +65,7 @@ cdef extern from "fastpath/exact_table.hpp" namespace "fastpath" nogil:
             const uint8_t* keys, const uint32_t* values, size_t n, uint32_t* previous
         ) except +raise_python_error
         cbool erase(const uint8_t* key, uint32_t* previous) noexcept
-        void clear() except +raise_python_error
+        void clear(vector[uint32_t]* gone) except +raise_python_error
         size_t size() noexcept
         size_t nbytes() noexcept
         size_t key_size() noexcept
@@ -84,7 +85,7 @@ cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
         void find_many(
             const uint8_t* sources, const uint8_t* destinations, size_t n, uint32_t* egress, uint32_t missing
         ) noexcept
-        void clear() except +raise_python_error
+        void clear(vector[uint32_t]* gone) except +raise_python_error
         size_t size() noexcept
         size_t nbytes() noexcept
         CExactTable& pairs() noexcept
@@ -132,6 +133,7 @@ cdef extern from "fastpath/mac.hpp" namespace "fastpath" nogil:
     cbool parse_mac(const char* text, size_t size, uint64_t* mac) noexcept
     void format_mac(uint64_t mac, char* text) noexcept
     uint64_t mac_from_bytes(const uint8_t* p) noexcept
+    cbool mac_is_station(uint64_t mac) noexcept
 
 cdef enum:
     RELEASE_KEYS = 512  # below this many keys a batch keeps the GIL: giving it up costs more than the work
@@ -179,6 +181,22 @@ cdef size_t checked_count(value, str name, size_t least) except? 0:
     if not least <= number <= 2**40:
         raise ValueError(f"{name} must be {least}..2**40, got {number}")
     return number
+
+
+cdef void release_all(Values objects, vector[uint32_t]& numbers):
+    cdef size_t i
+    for i in range(numbers.size()):
+        objects.release(numbers[i])
+
+
+cdef list held_objects(Values objects, vector[uint32_t]& numbers):
+    """The objects of ids that were exported under the GIL; whatever making the list sets off, the ids stay."""
+    cdef size_t i
+    for i in range(numbers.size()):
+        objects.hold(numbers[i])
+    listed = [objects.at(numbers[i]) for i in range(numbers.size())]
+    release_all(objects, numbers)
+    return listed
 
 
 cdef cnp.ndarray checked_out(out, size_t n):
@@ -238,6 +256,14 @@ cdef cnp.ndarray checked_rows(rows, size_t width, str name):
         if len(row) != width:
             raise ValueError(f"each of {name} must be {width} bytes, got {len(row)}")
     return np.frombuffer(b"".join(listed), np.uint8).reshape(len(listed), width)
+
+
+cdef cnp.ndarray rows_of(vector[uint8_t]& bytes_, size_t width):
+    """Bytes as uint8[n, width]."""
+    rows = np.empty((bytes_.size() // width, width), np.uint8)
+    if bytes_.size():
+        memcpy(cnp.PyArray_DATA(<cnp.ndarray> rows), bytes_.data(), bytes_.size())
+    return rows
 
 
 cdef uint64_t mac_of(mac) except? 0xFFFFFFFFFFFFFFFF:

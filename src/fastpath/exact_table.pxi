@@ -162,20 +162,18 @@ cdef class ExactTable:
         cdef const uint8_t* row_data = <const uint8_t*> cnp.PyArray_DATA(rows)
         cdef uint32_t* number_data
         cdef uint32_t* before_data = NULL
-        cdef size_t i, added
+        cdef size_t i
         cdef size_t held = 0
         self.table.get().reclaim()
         if self.objects is None:
             numbers = checked_uint32s(values, n, "values")
             number_data = <uint32_t*> cnp.PyArray_DATA(numbers)
             return self.put_many(row_data, number_data, n, NULL)
-        listed = values if isinstance(values, list) else self.listed(values, n)
+        listed = self.listed(values, n)
         if <size_t> len(listed) != n:
             raise ValueError(f"values must be {n} values, one a key, got {len(listed)}")
         numbers = np.empty(n, np.uint32)
-        before = np.zeros(n, np.uint32)
         number_data = <uint32_t*> cnp.PyArray_DATA(numbers)
-        before_data = <uint32_t*> cnp.PyArray_DATA(before)
         try:
             for i in range(n):
                 number_data[i] = self.objects.acquire(listed[i])
@@ -184,16 +182,21 @@ cdef class ExactTable:
             for i in range(held):
                 self.objects.release(number_data[i])
             raise
-        added = self.put_many(row_data, number_data, n, before_data)
-        for i in range(n):
-            self.objects.release(before_data[i])
-        return added
+        # What each insertion puts out of use: the value before, or, of those that an error prevents, its own.
+        before = numbers.copy()
+        before_data = <uint32_t*> cnp.PyArray_DATA(before)
+        try:
+            return self.put_many(row_data, number_data, n, before_data)
+        finally:
+            for i in range(n):
+                self.objects.release(before_data[i])
 
-    cdef list listed(self, values, size_t n):
+    cdef tuple listed(self, values, size_t n):
+        """A copy: hashing a value may run code that changes the caller's list."""
         if isinstance(values, (str, bytes)):
             raise TypeError(f"values must be a sequence of {n} values, got one {type(values).__name__}")
         try:
-            return list(values)
+            return tuple(values)
         except TypeError:
             raise TypeError(f"values must be a sequence of {n} values, got {type(values).__name__}") from None
 
@@ -290,28 +293,34 @@ cdef class ExactTable:
     def to_arrays(self):
         """All entries as ``(keys uint8[n, key_size], values uint32[n])``, at one point in time, in no order.
 
-        With objects the second array holds their ids.
+        With objects the second array holds their ids, which another thread may put out of use meanwhile.
         """
         cdef vector[uint8_t] keys
-        cdef vector[uint32_t] values
+        cdef vector[uint32_t] numbers
         with nogil:
-            self.table.get().export_to(keys, values)
-        cdef size_t n = values.size()
-        key_array = np.empty((n, self.size_of_key), np.uint8)
-        value_array = np.empty(n, np.uint32)
-        if n:
-            memcpy(cnp.PyArray_DATA(<cnp.ndarray> key_array), keys.data(), keys.size())
-            memcpy(cnp.PyArray_DATA(<cnp.ndarray> value_array), values.data(), 4 * n)
-        return key_array, value_array
+            self.table.get().export_to(keys, numbers)
+        values = np.empty(numbers.size(), np.uint32)
+        if numbers.size():
+            memcpy(cnp.PyArray_DATA(<cnp.ndarray> values), numbers.data(), 4 * numbers.size())
+        return rows_of(keys, self.size_of_key), values
+
+    cdef tuple contents(self):
+        """Keys as uint8[n, key_size] and values, as a list of objects or uint32[n]."""
+        cdef vector[uint8_t] keys
+        cdef vector[uint32_t] numbers
+        if self.objects is None:
+            return self.to_arrays()
+        # Under the GIL, as is giving an id back.
+        self.table.get().export_to(keys, numbers)
+        listed = held_objects(self.objects, numbers)
+        return rows_of(keys, self.size_of_key), listed
 
     def items(self):
         """List of ``(key, value)``, at one point in time, in no order."""
-        keys, numbers = self.to_arrays()
+        keys, values = self.contents()
         packed = keys.tobytes()
         width = self.size_of_key
-        listed = numbers.tolist()
-        if self.objects is not None:
-            listed = [self.objects.at(number) for number in listed]
+        listed = values.tolist() if self.objects is None else values
         return [(packed[i * width : (i + 1) * width], value) for i, value in enumerate(listed)]
 
     def __iter__(self):
@@ -322,10 +331,14 @@ cdef class ExactTable:
 
     def clear(self):
         """Remove everything and give the memory back."""
+        cdef vector[uint32_t] gone
         self.table.get().reclaim()
-        self.table.get().clear()
-        if self.objects is not None:
-            self.objects = Values()
+        if self.objects is None:
+            self.table.get().clear(NULL)
+            return
+        self.table.get().clear(&gone)
+        release_all(self.objects, gone)
+        self.objects.compact()
 
     @property
     def values(self):
@@ -365,10 +378,7 @@ cdef class ExactTable:
         return self.copy()
 
     def _state(self):
-        keys, numbers = self.to_arrays()
-        if self.objects is None:
-            return keys, numbers
-        return keys, [self.objects.at(number) for number in numbers.tolist()]
+        return self.contents()
 
     def _restore(self, state):
         keys, values = state

@@ -60,6 +60,7 @@ cdef class Fdb:
     cdef Values objects
     cdef object clock
     cdef bint monotonic
+    cdef size_t learning  # batches on their way, whose ports must keep their ids
     cdef FdbLimits limits
     cdef fastpath_fdb_v1 interface
 
@@ -97,7 +98,12 @@ cdef class Fdb:
         self.objects = None if plain else Values()
 
     cdef double now(self) except? -1:
-        return time.monotonic() if self.monotonic else self.clock()
+        if self.monotonic:
+            return time.monotonic()
+        cdef double now_s = self.clock()
+        if not isfinite(now_s):
+            raise ValueError(f"clock must give seconds as a finite number, got {now_s}")
+        return now_s
 
     cdef uint16_t vlan_of(self, vlan) except? 0xFFFF:
         try:
@@ -114,6 +120,19 @@ cdef class Fdb:
             return checked_uint32(port, "port")
         number = self.objects.ids.get(port) if port.__hash__ is not None else None
         return self.objects.acquire(port) if number is None else number
+
+    cdef void forget(self, uint32_t number):
+        """Takes the id of a port back if nothing holds it."""
+        if self.objects is not None and self.learning == 0 and self.table.get().count_of(number) == 0:
+            self.objects.release(number)
+
+    cdef int check_port(self, port) except -1:
+        """Errors as for a port that is learned, and no id."""
+        if self.objects is None:
+            checked_uint32(port, "port")
+        else:
+            self.objects.release(self.objects.acquire(port))
+        return 0
 
     cdef object port_of(self, uint32_t number):
         return number if self.objects is None else self.objects.at(number)
@@ -137,9 +156,16 @@ cdef class Fdb:
         """
         cdef uint64_t address = mac_of(mac)
         cdef uint16_t tag = self.vlan_of(vlan)
-        cdef uint32_t number = self.number_of(port)
+        return self.learn_one(address, tag, port, self.now())
+
+    cdef bint learn_one(self, uint64_t address, uint16_t tag, port, double now_s) except -1:
+        cdef uint32_t number
+        if not mac_is_station(address):
+            self.check_port(port)
+            return False
+        number = self.number_of(port)
         self.table.get().reclaim()
-        return self.table.get().learn_many(&address, &tag, &number, 1, self.now()) != 0
+        return self.table.get().learn_many(&address, &tag, &number, 1, now_s) != 0
 
     def add_static(self, mac, port, vlan=0):
         """Add an entry that neither ages nor moves; it replaces a learned one.
@@ -151,9 +177,11 @@ cdef class Fdb:
         """
         cdef uint64_t address = mac_of(mac)
         cdef uint16_t tag = self.vlan_of(vlan)
+        cdef double now_s = self.now()
         cdef uint32_t number = self.number_of(port)
         self.table.get().reclaim()
-        if not self.table.get().add_static(address, tag, number, self.now()):
+        if not self.table.get().add_static(address, tag, number, now_s):
+            self.forget(number)
             raise CapacityError(f"all {self.limits.max_entries} entries are static")
 
     def delete(self, mac, vlan=0):
@@ -223,26 +251,58 @@ cdef class Fdb:
         if vlans is not None:
             tags = self.vlans_of(vlans, n)
             tag_data = <const uint16_t*> cnp.PyArray_DATA(tags)
-        if isinstance(ports, np.ndarray):
-            numbers = checked_uint32s(ports, n, "ports")
-            if self.objects is not None and n and not 0 < numbers.min() <= numbers.max() < len(self.objects):
-                raise ValueError(f"ports as an array are ids of values, 1..{len(self.objects) - 1}")
-        elif isinstance(ports, (list, tuple)):
-            if <size_t> len(ports) != n:
-                raise ValueError(f"ports must be {n} ports, one a MAC address, got {len(ports)}")
-            numbers = np.fromiter((self.number_of(port) for port in ports), np.uint32, n)
-        else:
-            numbers = np.full(n, self.number_of(ports), np.uint32)
         cdef const uint64_t* mac_data = <const uint64_t*> cnp.PyArray_DATA(addresses)
-        cdef const uint32_t* port_data = <const uint32_t*> cnp.PyArray_DATA(numbers)
+        cdef const uint32_t* port_data
         cdef double now_s = self.now()
         cdef size_t changed
-        self.table.get().reclaim()
-        if n < RELEASE_KEYS:
-            return self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
-        with nogil:
-            changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
+        self.learning += 1
+        try:
+            numbers = self.numbers_of(ports, addresses)
+            port_data = <const uint32_t*> cnp.PyArray_DATA(numbers)
+            self.table.get().reclaim()
+            if n < RELEASE_KEYS:
+                changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
+            else:
+                with nogil:
+                    changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
+        finally:
+            self.learning -= 1
         return changed
+
+    cdef cnp.ndarray numbers_of(self, ports, cnp.ndarray addresses):
+        """The core's names of the ports of a batch; a station that is not learned gives its port no id."""
+        cdef size_t n = <size_t> cnp.PyArray_DIM(addresses, 0)
+        cdef const uint64_t* macs = <const uint64_t*> cnp.PyArray_DATA(addresses)
+        cdef cnp.ndarray numbers
+        cdef uint32_t* out
+        cdef size_t i = 0
+        if isinstance(ports, np.ndarray):
+            numbers = checked_uint32s(ports, n, "ports")
+            if self.objects is not None and n:
+                if not 0 < numbers.min() <= numbers.max() < len(self.objects):
+                    raise ValueError(f"ports as an array are ids of values, 1..{len(self.objects) - 1}")
+                for number in np.unique(numbers).tolist():
+                    if self.objects.at(number) is None:
+                        raise ValueError(f"no port has id {number}")
+            return numbers
+        if not isinstance(ports, (list, tuple)):
+            while i < n and not mac_is_station(macs[i]):
+                i += 1
+            if i == n:
+                self.check_port(ports)
+                return np.zeros(n, np.uint32)
+            return np.full(n, self.number_of(ports), np.uint32)
+        listed = tuple(ports)
+        if <size_t> len(listed) != n:
+            raise ValueError(f"ports must be {n} ports, one a MAC address, got {len(listed)}")
+        for port in listed:
+            self.check_port(port)
+        numbers = np.zeros(n, np.uint32)
+        out = <uint32_t*> cnp.PyArray_DATA(numbers)
+        for i in range(n):
+            if mac_is_station(macs[i]):
+                out[i] = self.number_of(listed[i])
+        return numbers
 
     def lookup_many(self, macs, vlans=None, *, out=None, default=0):
         """The ports (``dtype="uint32"``) or port ids of many stations; ``default`` where there is none.
@@ -301,24 +361,35 @@ cdef class Fdb:
             number = known
         self.table.get().reclaim()
         removed = self.table.get().purge(number, static)
-        if self.objects is not None and self.table.get().count_of(number) == 0:
-            self.objects.release(number)
+        self.forget(number)
         return removed
 
     def clear(self):
         """Remove everything, static entries too."""
+        cdef uint32_t number
         self.table.get().reclaim()
         self.table.get().clear()
+        if self.objects is not None:
+            for number in list(self.objects.ids.values()):
+                self.forget(number)
 
     def entries(self):
         """List of :class:`FdbEntry`: the stations that :meth:`lookup` would find now, at one point in time."""
         cdef vector[FdbStation] found
         cdef double now_s = self.now()
-        with nogil:
+        cdef vector[uint32_t] numbers
+        cdef size_t i
+        if self.objects is None:
+            with nogil:
+                found = self.table.get().entries(now_s)
+        else:  # under the GIL, as is taking an id back
             found = self.table.get().entries(now_s)
+        for i in range(found.size()):
+            numbers.push_back(found[i].port)
+        ports = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
         return [
-            FdbEntry(mac_text(entry.mac), entry.vlan, self.port_of(entry.port), entry.is_static, entry.age_s)
-            for entry in found
+            FdbEntry(mac_text(found[i].mac), found[i].vlan, ports[i], found[i].is_static, found[i].age_s)
+            for i in range(found.size())
         ]
 
     def __iter__(self):
@@ -404,16 +475,12 @@ cdef class Fdb:
         return _new_fdb, (type(self), self._options()), self.entries()
 
     def __setstate__(self, state):
-        cdef uint64_t address
-        cdef uint16_t tag
-        cdef uint32_t number
         cdef double now_s = self.now()
         for mac, vlan, port, static, age_s in state:
             if static:
                 self.add_static(mac, port, vlan)
-                continue
-            address, tag, number = mac_of(mac), self.vlan_of(vlan), self.number_of(port)
-            self.table.get().learn_many(&address, &tag, &number, 1, now_s - age_s)
+            else:
+                self.learn_one(mac_of(mac), self.vlan_of(vlan), port, now_s - age_s)
 
     def __repr__(self):
         dtype = "" if self.objects is not None else ", dtype='uint32'"

@@ -28,20 +28,16 @@ cdef extern from *:
     }
     int forwarding_insert(void* self, uint64_t source, uint64_t destination, uint32_t egress) noexcept {
       try {
-        uint32_t previous = 0;
-        static_cast<fastpath::ForwardingTable*>(self)->put(reinterpret_cast<const uint8_t*>(&source),
-                                                           reinterpret_cast<const uint8_t*>(&destination), egress,
-                                                           &previous);
+        static_cast<fastpath::ForwardingTable*>(self)->learn(reinterpret_cast<const uint8_t*>(&source),
+                                                             reinterpret_cast<const uint8_t*>(&destination), egress);
         return 0;
       } catch (...) {
         return -1;
       }
     }
     int forwarding_erase(void* self, uint64_t source, uint64_t destination) noexcept {
-      uint32_t previous = 0;
-      return static_cast<fastpath::ForwardingTable*>(self)->erase(reinterpret_cast<const uint8_t*>(&source),
-                                                                  reinterpret_cast<const uint8_t*>(&destination),
-                                                                  &previous);
+      return static_cast<fastpath::ForwardingTable*>(self)->unlearn(reinterpret_cast<const uint8_t*>(&source),
+                                                                    reinterpret_cast<const uint8_t*>(&destination));
     }
     }
     """
@@ -344,17 +340,19 @@ cdef class ForwardingTable:
         cdef vector[uint8_t] any_keys
         cdef vector[uint32_t] any_numbers
         cdef size_t i
-        with nogil:
-            self.table.get().pairs().export_to(keys, numbers)
-            self.table.get().any().export_to(any_keys, any_numbers)
-        listed = []
-        for i in range(numbers.size()):
+        # Under the GIL, as is giving an id back.
+        self.table.get().pairs().export_to(keys, numbers)
+        self.table.get().any().export_to(any_keys, any_numbers)
+        cdef size_t exact = numbers.size()
+        numbers.insert(numbers.end(), any_numbers.begin(), any_numbers.end())
+        egresses = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
+        pairs = []
+        for i in range(exact):
             source = self.text(keys.data() + 2 * self.width * i)
-            destination = self.text(keys.data() + 2 * self.width * i + self.width)
-            listed.append(((source, destination), self.egress_of(numbers[i])))
+            pairs.append((source, self.text(keys.data() + 2 * self.width * i + self.width)))
         for i in range(any_numbers.size()):
-            listed.append(((None, self.text(any_keys.data() + self.width * i)), self.egress_of(any_numbers[i])))
-        return listed
+            pairs.append((None, self.text(any_keys.data() + self.width * i)))
+        return list(zip(pairs, egresses))
 
     def __iter__(self):
         return iter([pair for pair, _ in self.items()])
@@ -364,10 +362,14 @@ cdef class ForwardingTable:
 
     def clear(self):
         """Remove everything."""
+        cdef vector[uint32_t] gone
         self.table.get().reclaim()
-        self.table.get().clear()
-        if self.objects is not None:
-            self.objects = Values()
+        if self.objects is None:
+            self.table.get().clear(NULL)
+            return
+        self.table.get().clear(&gone)
+        release_all(self.objects, gone)
+        self.objects.compact()
 
     @property
     def values(self):

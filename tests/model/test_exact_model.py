@@ -69,6 +69,18 @@ class ExactMachine(RuleBasedStateMachine):
             self.twin.delete(key)
         assert self.compiled.delete_many(list(keys)) == len(there)
 
+    @precondition(lambda self: self.size > 2)
+    @rule(start=st.integers(0, 500), n=st.integers(0, 700), step=st.integers(1, 5))
+    def grow(self, start: int, n: int, step: int) -> None:
+        # Some go again at once, so that their places are used again while the table still grows.
+        for number in range(start, start + n):
+            key = (1000 + number).to_bytes(self.size, "big")
+            self.compiled.insert(key, number)
+            self.twin.insert(key, number)
+            if number % step == 0:
+                gone = (1000 + start + number % 97).to_bytes(self.size, "big")
+                both(lambda gone=gone: self.compiled.delete(gone), lambda gone=gone: self.twin.delete(gone))
+
     @rule()
     def clear(self) -> None:
         self.compiled.clear()

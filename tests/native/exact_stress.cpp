@@ -1,5 +1,6 @@
-// Readers beside a writer that inserts, replaces, deletes, displaces, grows and at last clears: a key that stays
-// is always found until then, a value always belongs to its key, and a key that was never there is never found.
+// Readers beside a writer that inserts, replaces, deletes, displaces, grows and at last clears: a key that
+// stays is always found until then, a value always belongs to its key, and a key that was never there is
+// never found.
 #include <atomic>
 #include <cstring>
 #include <random>

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastpath import ExactTable, build_info
+from fastpath import CapacityError, ExactTable, build_info
 
 SIZES = [1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 17, 24, 31, 37, 40, 63, 64]
 
@@ -311,3 +311,108 @@ def test_bytes_need_not_be_aligned_or_contiguous() -> None:
     assert np.array_equal(table.lookup_many(rows), np.arange(1000))
     assert np.array_equal(table.lookup_many(np.asfortranarray(rows)), np.arange(1000))
     assert np.array_equal(table.lookup_many(rows[::-1]), np.arange(1000)[::-1])
+
+
+def live(table: ExactTable) -> set[Any]:
+    assert table.values is not None
+    return {value for value in table.values if value is not None}
+
+
+def colliding_keys(n: int, seed: int) -> list[bytes]:
+    """Keys of 4 bytes whose hash has the same upper bits, so that one bucket is everybody's home."""
+    from fastpath.reference.hashing import xxh3_64
+
+    found = []
+    number = 0
+    while len(found) < n:
+        key = number.to_bytes(4, "little")
+        if xxh3_64(key, seed) >> 52 == 7:
+            found.append(key)
+        number += 1
+    return found
+
+
+def test_a_batch_that_does_not_fit_leaves_no_ids_behind() -> None:
+    # As many as five buckets hold, in a table that may not double for so few keys.
+    keys = colliding_keys(80, seed=3)
+    table = ExactTable(4, seed=3)
+    table.insert(keys[0], "old")
+    with pytest.raises(CapacityError):
+        table.insert_many(keys, [f"value {i}" for i in range(len(keys))])
+    assert live(table) == {value for _, value in table.items()}
+    assert 0 < len(table) < 80
+    assert table.lookup(keys[0]) == "value 0"
+    table.clear()
+    assert live(table) == set()
+    assert len(table) == 0
+
+
+class Shrinking:
+    """A value whose hash shortens the list it stands in."""
+
+    def __init__(self, owner: list[Any]) -> None:
+        self.owner = owner
+
+    def __hash__(self) -> int:
+        self.owner.clear()
+        return 1
+
+
+def test_values_that_change_their_list_while_they_are_hashed() -> None:
+    table = ExactTable(4)
+    values: list[Any] = []
+    values.extend([Shrinking(values), *range(1, 100)])
+    assert table.insert_many([i.to_bytes(4, "big") for i in range(100)], values) == 100
+    assert table.lookup((99).to_bytes(4, "big")) == 99
+    assert values == []
+
+
+@pytest.mark.parametrize("size", [8, 40])
+def test_contents_hold_their_objects_while_others_write(size: int) -> None:
+    # Each value names its key; ids are given back and used again all the time.
+    table = ExactTable(size)
+    keys = [i.to_bytes(size, "big") for i in range(700)]
+    stop = threading.Event()
+    failures: list[Any] = []
+
+    def write(turn: int) -> None:
+        while not stop.is_set():
+            turn += 2
+            table.insert_many(keys, [(i, turn) for i in range(700)])
+            table.delete_many(keys[::2])
+            if turn % 8 == 0:
+                table.clear()
+
+    writers = [threading.Thread(target=write, args=(turn,)) for turn in range(2)]
+    for writer in writers:
+        writer.start()
+    for _ in range(60):
+        for other in (table, pickle.loads(pickle.dumps(table)), table.copy()):
+            failures += [item for item in other.items() if item[1][0] != int.from_bytes(item[0], "big")]
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert not failures
+    assert live(table) == {value for _, value in table.items()}
+    table.clear()
+    assert live(table) == set()
+
+
+@pytest.mark.parametrize("size", [16, 24, 64])
+def test_clear_in_the_middle_of_growth(size: int) -> None:
+    rng = np.random.default_rng(size)
+    table = ExactTable(size, dtype="uint32")
+    for round_ in range(30):
+        n = 0
+        before = table.nbytes
+        while table.nbytes <= before or n < 20 * round_:
+            table.insert(n.to_bytes(size, "little"), n)
+            n += 1
+        for i in rng.integers(0, n, 30).tolist():
+            table.insert(i.to_bytes(size, "little"), n + i)
+            table.delete(i.to_bytes(size, "little"))
+        keys, values = table.to_arrays()
+        assert len(table) == len(values) == len({bytes(key) for key in keys})
+        table.clear()
+        assert (len(table), table.items()) == (0, [])
+    assert table.nbytes < 200_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,6 @@ def test_no_age_and_clocks_that_jump() -> None:
     clock.now += 1e15
     assert fdb.lookup(A) == 1
     clock.now = -1e15
-    assert fdb.lookup(A) == 1
-    clock.now = math.nan
     assert fdb.lookup(A) == 1
 
     def broken() -> float:
@@ -294,3 +293,87 @@ def test_bad_objects() -> None:
             fdb.learn(A, bad)
     with pytest.raises(TypeError, match="hashable"):
         fdb.purge([])
+
+
+def test_a_static_entry_takes_the_place_of_exactly_the_learned_one() -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=10, clock=clock)
+    fdb.learn(A, "p1", 5)
+    fdb.add_static(A, "p1", 5)
+    assert [(entry.port, entry.static) for entry in fdb.entries()] == [("p1", True)]
+    clock.now += 1e6
+    assert fdb.learn(A, "p2", 5) is False
+    assert fdb.age() == 0
+    assert fdb.lookup(A, 5) == "p1"
+
+
+@pytest.mark.parametrize("reading", [math.nan, math.inf, -math.inf])
+def test_a_clock_that_gives_no_time(reading: float) -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=10, clock=clock)
+    fdb.learn(A, "p1")
+    clock.now = reading
+    for call in (
+        lambda: fdb.lookup(A),
+        lambda: fdb.learn(A, "p2"),
+        lambda: fdb.learn_many([A], "p2"),
+        lambda: fdb.lookup_many([A]),
+        lambda: fdb.add_static(A, "p2"),
+        lambda: fdb.age(),
+        lambda: fdb.entries(),
+        lambda: Fdb(clock=clock),
+    ):
+        with pytest.raises(ValueError, match="finite"):
+            call()
+    assert fdb.values is not None
+    assert list(fdb.values) == [None, "p1"]
+    with pytest.raises(TypeError):
+        Fdb(clock=lambda: "now")  # type: ignore[arg-type, return-value]
+
+
+def test_what_is_not_learned_leaves_no_id() -> None:
+    fdb = Fdb(max_entries=1)
+    group, zero = "01:00:5e:00:00:01", "00:00:00:00:00:00"
+    assert fdb.learn(group, "p1") is False
+    assert fdb.learn(zero, "p2") is False
+    assert fdb.learn_many([group, zero], ["p3", "p4"]) == 0
+    assert fdb.learn_many([group, zero], "p5") == 0
+    with pytest.raises(TypeError):
+        fdb.learn_many([A, B], ["p6", []])
+    for port, error in ((None, ValueError), ([], TypeError)):
+        with pytest.raises(error):
+            fdb.learn(group, port)
+        with pytest.raises(error):
+            fdb.learn_many([group], [port])
+    fdb.add_static(A, "p7")
+    with pytest.raises(CapacityError):
+        fdb.add_static(B, "p8")
+    assert fdb.values is not None
+    assert [port for port in fdb.values if port is not None] == ["p7"]
+    fdb.clear()
+    assert "p7" not in fdb.values
+    with pytest.raises(ValueError, match="id 1"):
+        fdb.learn_many(stations(0, 2), np.array([1, 1], np.uint32))
+
+
+def test_entries_hold_their_ports_while_others_write() -> None:
+    fdb = Fdb()
+    macs = stations(1, 600)
+    stop = threading.Event()
+
+    def write(turn: int) -> None:
+        while not stop.is_set():
+            turn += 2
+            fdb.learn_many(macs, [f"port {turn % 20} {i % 7}" for i in range(600)])
+            for i in range(7):
+                fdb.purge(f"port {turn % 20} {i}")
+
+    writers = [threading.Thread(target=write, args=(turn,)) for turn in range(2)]
+    for writer in writers:
+        writer.start()
+    ports = {entry.port for _ in range(60) for other in (fdb, fdb.copy()) for entry in other.entries()}
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert None not in ports
+    assert {entry.port for entry in fdb.entries()} <= set(fdb.values or ())

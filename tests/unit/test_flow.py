@@ -320,6 +320,7 @@ def test_five_tuples_row_by_row(size: int) -> None:
     for i in range(50):
         assert six[i].tobytes() == five_tuple(rows[0, i].tobytes(), rows[1, i].tobytes(), 6, int(ports[i]))
     assert five_tuples(np.zeros(0, np.uint32), np.zeros(0, np.uint32), 6).shape == (0, 40)
+    assert five_tuples([], [], [], [], [], size=16).shape == (0, 16)
 
 
 @pytest.mark.parametrize(

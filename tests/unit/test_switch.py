@@ -753,3 +753,20 @@ def test_closing_goes_on_behind_a_file_that_is_full() -> None:
     assert switch.ports == ()
     assert not switch.running
     switch.close()
+
+
+def test_a_pair_that_the_user_inserts_as_it_was_learned_is_his(switch: Switch) -> None:
+    a, b = switch.attach_memory(), switch.attach_memory()
+    send(switch, a, frame(ALL, A))
+    send(switch, b, frame(A, B))
+    send(switch, a, frame(B, A))
+    assert (switch.forwarding.lookup(B, A), switch.forwarding.lookup(A, B)) == (a.number, b.number)
+    switch.forwarding.insert(B, A, a)
+    switch.fdb.purge(a.number)
+    switch.fdb.purge(b.number)
+    deadline = time.monotonic() + 10
+    while switch.forwarding.lookup(A, B) is not None:  # the other pair, which is still the switch's
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert switch.forwarding.lookup(B, A) == a.number

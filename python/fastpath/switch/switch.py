@@ -72,8 +72,8 @@ class Switch:
         one in another segment, is passed over. When the Fdb knows the destination, the worker inserts the
         pair itself; such a *learned* pair is erased when its destination moves or its port goes, and within
         a quarter of a second after the Fdb has forgotten either end or the user has inserted an any-source
-        entry for the destination. What the user inserted or replaced stays his; inserting the very value
-        that the switch has learned changes nothing, and the pair stays learned.
+        entry for the destination. What the user inserted or replaced stays his, the very value that the
+        switch had learned too.
     fdb : Fdb
         (MAC, VLAN = segment) -> port number, learned from the sources of frames.
 

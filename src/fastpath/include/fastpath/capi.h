@@ -26,9 +26,10 @@ typedef struct fastpath_forwarding_v1 {
   /* The exact (source, destination) pair first, then any source. */
   void (*lookup_many)(void* self, const uint64_t* sources, const uint64_t* destinations, uint32_t* egress,
                       size_t n);
-  /* Inserts or replaces. Returns 0, or -1 when memory ran out. */
+  /* Inserts or replaces a learned pair; one that the table's user inserted stays as it is. Returns 0, or -1
+   * when memory ran out. */
   int (*insert)(void* self, uint64_t source, uint64_t destination, uint32_t egress);
-  /* Returns 1 if the pair was there, 0 if not. */
+  /* Erases a learned pair. Returns 1 if it was there, 0 if not, or if the user has inserted it since. */
   int (*erase)(void* self, uint64_t source, uint64_t destination);
 } fastpath_forwarding_v1;
 

@@ -39,12 +39,13 @@ class ExactTable {
                                 std::uint32_t missing, std::uint8_t* hit = nullptr) const noexcept = 0;
   // Returns whether the key is new; if not, `previous` gets the value it had.
   virtual bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) = 0;
-  // The same for many, later ones winning. `previous` may be null; new keys leave 0 there. Returns how many
-  // are new.
+  // The same for many, later ones winning. `previous` may be null; new keys leave 0 there, and those that an
+  // exception kept from being inserted leave it as it was. Returns how many are new.
   virtual std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
                                std::uint32_t* previous) = 0;
   virtual bool erase(const std::uint8_t* key, std::uint32_t* previous) = 0;
-  virtual void clear() = 0;
+  // `gone`, if it is not null, gets the values of what was removed.
+  virtual void clear(std::vector<std::uint32_t>* gone = nullptr) = 0;
   virtual std::size_t size() const noexcept = 0;
   virtual std::size_t nbytes() const noexcept = 0;
   // All entries, at one point in time.
@@ -149,8 +150,12 @@ class InlineTable final : public ExactTable {
     index_.erase(place);
     return true;
   }
-  void clear() override {
+  void clear(std::vector<std::uint32_t>* gone) override {
     const std::lock_guard lock(mutex_);
+    if (gone != nullptr) {
+      gone->reserve(size());
+      index_.for_each([gone](const Key&, std::uint32_t value, const auto&) { gone->push_back(value); });
+    }
     index_.clear(0);
   }
   std::size_t size() const noexcept override { return index_.size(); }
@@ -332,10 +337,14 @@ class WideTable final : public ExactTable {
     records_.give_back(number);
     return true;
   }
-  void clear() override {
+  void clear(std::vector<std::uint32_t>* gone) override {
     const std::lock_guard lock(mutex_);
+    if (gone != nullptr) gone->reserve(size());
     // One by one: a record may be written again only after its bucket says so.
-    index_.for_each([&](std::uint32_t, std::uint32_t, const auto& place) { index_.erase(place); });
+    index_.for_each([&](std::uint32_t, std::uint32_t number, const auto& place) {
+      if (gone != nullptr) gone->push_back(value(record(number)));
+      index_.erase(place);
+    });
     index_.clear(0);
     records_.clear();
   }

@@ -175,22 +175,14 @@ class Fdb {
     const std::size_t removed = remove_if([&](std::uint64_t word) {
       return word >> kStampBits == number && (with_static || (word & kStampMask) != kStatic);
     });
-    if (counts_[number] == 0) {
-      // Readers may still turn the number into the port: it is free for another port when they are gone.
-      numbers_.erase(known);
-      recent_[port % kRecent].known = false;
-      epochs_.retire(new FreedNumber{this, number}, [](void* object) {
-        auto* freed = static_cast<FreedNumber*>(object);
-        freed->fdb->free_numbers_.push_back(freed->number);
-        delete freed;
-      });
-    }
+    if (counts_[number] == 0) give_back(known);
     return removed;
   }
 
   void clear() {
     const std::lock_guard lock(mutex_);
     remove_if([](std::uint64_t) { return true; });
+    while (!numbers_.empty()) give_back(numbers_.begin());
   }
 
   // Live entries at one point in time.
@@ -338,6 +330,17 @@ class Fdb {
     recent = {port, *number, true};
     return true;
   }
+  // Takes the number of a port that has no entries. Readers may still turn the number into the port: it is
+  // free for another port when they are gone.
+  void give_back(std::unordered_map<std::uint32_t, std::uint32_t>::iterator known) {
+    epochs_.retire(new FreedNumber{this, known->second}, [](void* object) {
+      auto* freed = static_cast<FreedNumber*>(object);
+      freed->fdb->free_numbers_.push_back(freed->number);
+      delete freed;
+    });
+    recent_[known->first % kRecent].known = false;
+    numbers_.erase(known);
+  }
   void name(std::uint32_t number, std::uint32_t port) {
     PortNames* names = ports_.load(std::memory_order_relaxed);
     if (number >= names->capacity()) {
@@ -351,7 +354,7 @@ class Fdb {
   }
 
   std::size_t learn_locked(std::uint64_t mac, std::uint16_t vlan, std::uint32_t port, std::uint64_t now) {
-    if (mac == 0 || mac_is_group(mac)) return 0;
+    if (!mac_is_station(mac)) return 0;
     const std::uint64_t wanted = key(mac, vlan);
     const std::uint64_t hash = hash_key(wanted, seed_);
     std::uint32_t number = 0;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <unordered_set>
 #include <vector>
 
 #include "fastpath/exact_table.hpp"
@@ -18,19 +20,43 @@ class ForwardingTable {
   ForwardingTable(std::size_t address_size, std::size_t capacity, std::uint64_t seed)
       : size_(address_size),
         pairs_(ExactTable::make(2 * address_size, capacity, seed)),
-        any_(ExactTable::make(address_size, 0, seed)) {}
+        any_(ExactTable::make(address_size, 0, seed)),
+        learned_(0, PairHash{seed}) {}
 
   // A null source stands for any source.
   bool put(const std::uint8_t* source, const std::uint8_t* destination, std::uint32_t egress,
            std::uint32_t* previous) {
     if (source == nullptr) return any_->put(destination, egress, previous);
     const Pair pair(source, destination, size_);
+    const std::lock_guard lock(mutex_);
+    learned_.erase(pair);
     return pairs_->put(pair.bytes, egress, previous);
   }
   bool erase(const std::uint8_t* source, const std::uint8_t* destination, std::uint32_t* previous) {
     if (source == nullptr) return any_->erase(destination, previous);
     const Pair pair(source, destination, size_);
+    const std::lock_guard lock(mutex_);
+    learned_.erase(pair);
     return pairs_->erase(pair.bytes, previous);
+  }
+  // For who fills the table on his own account: a pair that was put() is not his, and stays as it is. Returns
+  // whether the pair stands as wanted, and whether it is gone.
+  bool learn(const std::uint8_t* source, const std::uint8_t* destination, std::uint32_t egress) {
+    const Pair pair(source, destination, size_);
+    const std::lock_guard lock(mutex_);
+    std::uint32_t previous = 0;
+    if (learned_.count(pair) == 0) {
+      if (pairs_->find(pair.bytes, &previous)) return previous == egress;
+      learned_.insert(pair);
+    }
+    pairs_->put(pair.bytes, egress, &previous);
+    return true;
+  }
+  bool unlearn(const std::uint8_t* source, const std::uint8_t* destination) {
+    const Pair pair(source, destination, size_);
+    const std::lock_guard lock(mutex_);
+    std::uint32_t previous = 0;
+    return learned_.erase(pair) != 0 && pairs_->erase(pair.bytes, &previous);
   }
   // Exactly this entry.
   bool get(const std::uint8_t* source, const std::uint8_t* destination,
@@ -55,13 +81,19 @@ class ForwardingTable {
         return find_blocks<16>(sources, destinations, n, egress, missing);
     }
   }
-  void clear() {
-    pairs_->clear();
-    any_->clear();
+  void clear(std::vector<std::uint32_t>* gone) {
+    const std::lock_guard lock(mutex_);
+    learned_.clear();
+    pairs_->clear(gone);
+    any_->clear(gone);
   }
   std::size_t address_size() const noexcept { return size_; }
   std::size_t size() const noexcept { return pairs_->size() + any_->size(); }
-  std::size_t nbytes() const noexcept { return pairs_->nbytes() + any_->nbytes(); }
+  std::size_t nbytes() const noexcept {
+    const std::lock_guard lock(mutex_);
+    const std::size_t marks = learned_.size() * (sizeof(Pair) + 16) + learned_.bucket_count() * sizeof(void*);
+    return pairs_->nbytes() + any_->nbytes() + marks;
+  }
   const ExactTable& pairs() const noexcept { return *pairs_; }
   const ExactTable& any() const noexcept { return *any_; }
   void reclaim() {
@@ -75,7 +107,12 @@ class ForwardingTable {
       std::memcpy(bytes, source, size);
       std::memcpy(bytes + size, destination, size);
     }
-    std::uint8_t bytes[32];
+    friend bool operator==(const Pair&, const Pair&) = default;
+    std::uint8_t bytes[32] = {};
+  };
+  struct PairHash {
+    std::uint64_t seed;
+    std::size_t operator()(const Pair& pair) const noexcept { return xxh3_64(pair.bytes, 32, seed); }
   };
 
   template <std::size_t kSize>
@@ -111,6 +148,8 @@ class ForwardingTable {
   const std::size_t size_;
   const std::unique_ptr<ExactTable> pairs_;
   const std::unique_ptr<ExactTable> any_;
+  mutable std::mutex mutex_;  // of pairs_ and learned_ together
+  std::unordered_set<Pair, PairHash> learned_;
 };
 
 }  // namespace fastpath

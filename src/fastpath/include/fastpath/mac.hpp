@@ -13,6 +13,11 @@ inline constexpr std::uint64_t kMacMask = (std::uint64_t{1} << 48) - 1;
 // Group (multicast and broadcast) addresses have the lowest bit of the first octet set.
 inline constexpr bool mac_is_group(std::uint64_t mac) noexcept { return (mac >> 40 & 1) != 0; }
 
+// An address that a frame may come from.
+inline constexpr bool mac_is_station(std::uint64_t mac) noexcept {
+  return (mac & kMacMask) != 0 && !mac_is_group(mac);
+}
+
 inline std::uint64_t mac_from_bytes(const std::uint8_t* p) noexcept { return load_be48(p); }
 
 // Reads "aa:bb:cc:dd:ee:ff", "aa-bb-cc-dd-ee-ff" or "aabbccddeeff", in either case and nothing else.
