@@ -160,6 +160,19 @@ cdef str described(object thing):
     return type(thing).__name__
 
 
+cdef object _columns = None
+
+
+# What takes columns of other libraries; imported when the first one comes.
+cdef object columns():
+    global _columns
+    if _columns is None:
+        from fastpath.tables import columns as found
+
+        _columns = found
+    return _columns
+
+
 # A value in a message. Python refuses to write integers of thousands of digits.
 cdef str shown(object thing):
     if PyLong_Check(thing) and thing.bit_length() > 256:
@@ -597,13 +610,13 @@ cdef class FibCore:
             return
         if isinstance(prefixes, str):
             raise TypeError("expected an iterable of prefixes, or bytes with a prefix a line, not one str")
-        if isinstance(prefixes, tuple) and len(prefixes) == 2 and isinstance(prefixes[0], np.ndarray):
-            if not isinstance(prefixes[1], np.ndarray):
+        if isinstance(prefixes, tuple) and len(prefixes) == 2 and columns().is_column(prefixes[0]):
+            if not columns().is_column(prefixes[1]):
                 raise TypeError(f"expected prefix lengths uint8[n], not {described(prefixes[1])}")
-            self.routes_of_arrays(prefixes[0], prefixes[1], routes)
+            self.routes_of_arrays(columns().addresses_of(prefixes[0]), columns().array_of(prefixes[1]), routes)
             return
-        if isinstance(prefixes, np.ndarray):
-            raise TypeError("expected a pair of arrays (addresses, prefix lengths), not one array")
+        if columns().is_column(prefixes):
+            prefixes = columns().prefixes_of(prefixes)
         cdef Py_ssize_t row = 0
         for prefix in prefixes:
             try:
@@ -624,9 +637,10 @@ cdef class FibCore:
         prefixes
             An iterable of prefixes; ``bytes`` with a prefix a line (empty lines and lines that begin with ``#``
             do not count; parsed with the GIL released); or a pair of arrays, uint32[n] or uint8[n,16] addresses
-            and uint8[n] lengths. Of equal prefixes the last wins.
+            and uint8[n] lengths. Of equal prefixes the last wins. Columns (pandas, pyarrow, polars) are taken as
+            :meth:`lookup_many` takes them, and columns of prefixes as str.
         next_hops
-            A sequence as long as there are prefixes; with dtype="uint32" also uint32[n].
+            A sequence or column as long as there are prefixes; with dtype="uint32" also uint32[n].
 
         Returns
         -------
@@ -652,7 +666,7 @@ cdef class FibCore:
         if isinstance(next_hops, (str, bytes)):
             raise TypeError(f"expected a sequence of next hops or uint32[n], not {type(next_hops).__name__}")
         if not isinstance(next_hops, (list, tuple, np.ndarray)):
-            next_hops = list(next_hops)
+            next_hops = columns().array_of(next_hops) if columns().is_column(next_hops) else list(next_hops)
         if <size_t>len(next_hops) != routes.size():
             raise ValueError(f"{routes.size()} prefixes with {len(next_hops)} next hops")
         if isinstance(next_hops, np.ndarray):
@@ -762,12 +776,13 @@ cdef class FibCore:
         return network_of(route, found.length, family), self.value_of(found.leaf)
 
     cdef cnp.ndarray checked_addresses(self, object addresses):
-        if not isinstance(addresses, cnp.ndarray):
-            if not hasattr(addresses, "__array__"):
+        cdef int kind = cnp.PyArray_TYPE(addresses) if isinstance(addresses, cnp.ndarray) else -1
+        if kind != cnp.NPY_UINT32 and kind != cnp.NPY_UINT8:
+            if not columns().is_column(addresses):
                 raise TypeError(f"expected addresses as uint32[n] or uint8[n,16], not {described(addresses)}")
-            addresses = np.asarray(addresses)
+            addresses = columns().addresses_of(addresses)
         cdef cnp.ndarray array = addresses
-        cdef int kind = cnp.PyArray_TYPE(array)
+        kind = cnp.PyArray_TYPE(array)
         cdef int ndim = cnp.PyArray_NDIM(array)
         if kind == cnp.NPY_UINT32 and ndim == 1:
             pass
@@ -788,7 +803,9 @@ cdef class FibCore:
         ----------
         addresses
             uint32[n] (the values of ``int(IPv4Address)``) or uint8[n,16] (network order); not copied where
-            C-contiguous. Objects that hand out such an array (``__array__``) are taken too.
+            C-contiguous. Columns that hand out such an array (pandas, pyarrow, polars) are taken too, and
+            columns of str, of 4 or 16 bytes, and of ipaddress objects, whose first row tells the family; nulls
+            are refused.
         hashes
             uint64[n]: answer with the member that each hash chooses where the next hop is a
             :class:`fastpath.NextHopGroup`.
@@ -854,6 +871,8 @@ cdef class FibCore:
     cdef int spread(self, cnp.ndarray ids, object hashes, object default) except -1:
         if self.plain:
             raise TypeError("a table of integers (dtype='uint32') has no next-hop groups to choose from")
+        if columns().is_column(hashes):
+            hashes = columns().array_of(hashes)
         if not isinstance(hashes, np.ndarray) or hashes.dtype != np.uint64:
             raise TypeError(f"expected hashes as uint64[{len(ids)}], not {described(hashes)}")
         if hashes.ndim != 1 or len(hashes) != len(ids):

@@ -289,7 +289,7 @@ def test_huge_integers_are_named_by_their_size() -> None:
         lambda: plain.insert_many(["10.0.0.0/8"], [huge]),
         lambda: plain.lookup_many(np.zeros(1, np.uint32), default=huge),
     ):
-        with pytest.raises(ValueError, match="an int of 166[0-9][0-9] bits"):
+        with pytest.raises(ValueError, match=r"an int of 166[0-9][0-9] bits"):
             call()
     for wrong in ((huge, 8, 1), (huge,)):
         with pytest.raises(ValueError, match="a tuple is not a prefix"):

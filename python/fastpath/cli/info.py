@@ -18,8 +18,18 @@ from fastpath.cli.output import print_json, table
 
 EXAMPLES = {"info": "  fastpath info --json"}
 
-_EXTRAS = {"DNS client": "dns", "progress bars": "rich", "plots": "matplotlib"}
-_PACKAGES = {"DNS client": "dnspython", "progress bars": "rich", "plots": "matplotlib"}
+_EXTRAS = {
+    "DNS client": "dns",
+    "progress bars": "rich",
+    "MRT table dumps": "mrtparse",
+    "plots": "matplotlib",
+}
+_PACKAGES = {
+    "DNS client": "dnspython",
+    "progress bars": "rich",
+    "MRT table dumps": "mrtparse",
+    "plots": "matplotlib",
+}
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
