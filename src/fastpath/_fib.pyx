@@ -923,14 +923,35 @@ cdef class FibCore:
 
     # --- reading back ---
 
-    cdef list listed(self, int family, const uint8_t* address, unsigned length):
+    cdef vector[Route] routes_below(self, int family, const uint8_t* address, unsigned length) except *:
         cdef vector[Route] routes
-        cdef size_t i
         cdef Table* table = self.lock_exact()
         try:
             routes = table.routes(family, address, length)
         finally:
             self.unlock_exact(table)
+        return routes
+
+    cdef vector[Route] routes_above(self, int family, const uint8_t* address, unsigned most) except *:
+        cdef vector[Route] routes
+        cdef Route route
+        cdef optional[uint32_t] found
+        cdef unsigned length
+        cdef Table* table = self.lock_exact()
+        try:
+            for length in range(most + 1):
+                memcpy(route.address, address, 16)
+                mask_host_bits(route.address, 32 if family == 4 else 128, length)
+                found = table.get(family, route.address, length)
+                if found.has_value():
+                    route.family, route.length, route.value = <uint8_t>family, <uint8_t>length, found.value()
+                    routes.push_back(route)
+        finally:
+            self.unlock_exact(table)
+        return routes
+
+    cdef list listed(self, int family, const vector[Route]& routes):
+        cdef size_t i
         return [
             (network_of(routes[i], routes[i].length, family), self.value_of(routes[i].value))
             for i in range(routes.size())
@@ -938,45 +959,32 @@ cdef class FibCore:
 
     def _items(self):
         cdef uint8_t[16] zero = [0] * 16
-        return self.listed(4, zero, 0) + self.listed(6, zero, 0)
+        return self.listed(4, self.routes_below(4, zero, 0)) + self.listed(6, self.routes_below(6, zero, 0))
 
     def _covered(self, prefix):
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
-        return self.listed(named >> 8, address, named & 0xFF)
+        return self.listed(named >> 8, self.routes_below(named >> 8, address, named & 0xFF))
+
+    def _covered_arrays(self, prefix):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        return arrays_of(named >> 8, self.routes_below(named >> 8, address, named & 0xFF))
 
     def _covering(self, prefix):
         cdef uint8_t[16] address
-        cdef uint8_t[16] shorter
         cdef int named = self.prefix_of(prefix, address)
-        cdef int family = named >> 8
-        cdef unsigned length
-        cdef optional[uint32_t] found
-        cdef Route route
-        cdef list out = []
-        cdef Table* table = self.lock_exact()
-        try:
-            for length in range((named & 0xFF) + 1):
-                memcpy(shorter, address, 16)
-                mask_host_bits(shorter, 32 if family == 4 else 128, length)
-                found = table.get(family, shorter, length)
-                if found.has_value():
-                    memcpy(route.address, shorter, 16)
-                    out.append((network_of(route, length, family), self.value_of(found.value())))
-        finally:
-            self.unlock_exact(table)
-        return out
+        return self.listed(named >> 8, self.routes_above(named >> 8, address, named & 0xFF))
+
+    def _covering_arrays(self, prefix):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        return arrays_of(named >> 8, self.routes_above(named >> 8, address, named & 0xFF))
 
     def _arrays(self, int family):
         """Addresses, lengths and ids of one family, in address order."""
         cdef uint8_t[16] zero = [0] * 16
-        cdef vector[Route] routes
-        cdef Table* table = self.lock_exact()
-        try:
-            routes = table.routes(family, zero, 0)
-        finally:
-            self.unlock_exact(table)
-        return arrays_of(family, routes)
+        return arrays_of(family, self.routes_below(family, zero, 0))
 
     def _aggregated(self, int family):
         """As `_arrays`, of the fewest prefixes with the same answers."""

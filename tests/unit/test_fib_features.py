@@ -314,11 +314,78 @@ def test_two_tables(fib) -> None:
     assert not lone.overlaps(fib)
     assert not Fib().overlaps(fib)
     for wrong in (None, {}, "fib"):
-        for call in (fib.overlaps, fib.union, fib.diff):
+        for call in (fib.overlaps, fib.union, fib.diff, fib.diff_arrays):
             with pytest.raises(TypeError, match="Fib"):
                 call(wrong)
     with pytest.raises(TypeError, match="integers"):
         fib.union(Fib(dtype="uint32"))
+
+
+def listed(fib: Fib, arrays) -> list:
+    """Arrays as the iterators give them."""
+    again = Fib(dtype="uint32")
+    again.insert_many(arrays[:2], arrays[2])
+    return [(item, hop if fib.plain else fib.values[hop]) for item, hop in again.items()]
+
+
+def test_prefixes_as_arrays(fib) -> None:
+    assert listed(fib, fib.to_arrays()) + listed(fib, fib.to_arrays(6)) == list(fib.items())
+    for prefix in (*NETS, "10.1.1.200", "10.1.1.128/26", "11.0.0.0/8", "::/0", ("2001:db8::", 48)):
+        for arrays, items in ((fib.covering_arrays, fib.covering), (fib.covered_arrays, fib.covered)):
+            found = arrays(prefix)
+            assert listed(fib, found) == list(items(prefix))
+            assert [array.dtype for array in found[1:]] == [np.uint8, np.uint32]
+    assert fib.covered_arrays("2001:db8::/32")[0].shape == (1, 16)
+    assert fib.covered_arrays("11.0.0.0/8")[0].shape == (0,)
+    for wrong in (5, None, "4"):
+        with pytest.raises(ValueError, match="family"):
+            fib.to_arrays(wrong)
+    with pytest.raises(ValueError, match="host bits"):
+        fib.covered_arrays("10.0.0.1/8")
+    with pytest.raises(TypeError, match="float"):
+        fib.covering_arrays(1.5)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("other_plain", [False, True])
+def test_diff_arrays(plain, other_plain) -> None:
+    """Against plain dicts, tables of integers and of objects in any pairing."""
+    rng = random.Random(plain * 2 + other_plain)
+    for _ in range(30):
+        here, there = (
+            {
+                network(text.format(i)): rng.choice([1, 2, 3])
+                for i in range(7)
+                for text in ("10.{}.0.0/16", "2001:db8:{}::/48")
+                if rng.random() < 0.6
+            }
+            for _ in range(2)
+        )
+        mine, theirs = Fib(dtype="uint32" if plain else None), Fib(dtype="uint32" if other_plain else None)
+        mine.insert("192.0.2.0/24", 9)
+        theirs.insert_many(["192.0.2.0/24", "198.51.100.0/24"], [9, 8])
+        mine.update({str(k): v for k, v in here.items()}.items())
+        theirs.update({str(k): v for k, v in there.items()}.items())
+        there[network("198.51.100.0/24")] = 8
+        added = {k: v for k, v in there.items() if k not in here}
+        removed = {k: v for k, v in here.items() if k not in there}
+        changed = {k: (v, there[k]) for k, v in here.items() if k in there and there[k] != v}
+        found = mine.diff(theirs)
+        assert dict(found.added) == added
+        assert dict(found.removed) == removed
+        assert {item: (old, new) for item, old, new in found.changed} == changed
+        parts = [mine.diff_arrays(theirs, family) for family in (4, 6)]
+        assert [item for part in parts for item in listed(theirs, part.added)] == found.added
+        assert [item for part in parts for item in listed(mine, part.removed)] == found.removed
+        for part in parts:
+            addresses, lengths, old, new = part.changed
+            assert len(addresses) == len(lengths) == len(old) == len(new)
+            assert {hop for _, hop in listed(mine, (addresses, lengths, old))} <= {1, 2, 3}
+        assert sum(len(part.changed[1]) for part in parts) == len(changed)
+    with pytest.raises(ValueError, match="family"):
+        mine.diff_arrays(theirs, 7)
+    with pytest.raises(TypeError, match="Fib"):
+        mine.diff_arrays({})
 
 
 def test_aggregate() -> None:

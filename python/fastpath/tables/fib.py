@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from fastpath._fib import FibCore
 from fastpath.errors import StoreError
-from fastpath.tables.fib_file import describe, described, lines_of, mapped, write_whole
+from fastpath.tables.fib_file import describe, described, lines_of, mapped, unpacked, write_whole
+from fastpath.tables.mrt import is_mrt
+from fastpath.tables.mrt import routes_of as routes_of_mrt
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = str | int | bytes | ipaddress.IPv4Address | ipaddress.IPv6Address
 Prefix = str | Network | tuple[Address, int] | Address
 
-__all__ = ["Diff", "Fib"]
+# Addresses, prefix lengths and ids of prefixes of one family.
+Prefixes = tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.uint32]]
+
+__all__ = ["ArrayDiff", "Diff", "Fib"]
 
 
 class Diff(NamedTuple):
@@ -30,24 +35,26 @@ class Diff(NamedTuple):
     changed: list[tuple[Network, Any, Any]]
 
 
-class _Keyed(NamedTuple):
-    """Prefixes of one family as sortable keys: address, then length + 1."""
+class ArrayDiff(NamedTuple):
+    """A :class:`Diff` of one family as arrays; see :meth:`Fib.diff_arrays`."""
 
-    keys: NDArray[np.bytes_]
-    ids: NDArray[np.uint32]
-
-    def network(self, row: int) -> Network:
-        key = self.keys[row]
-        kind = ipaddress.IPv4Network if len(key) == 5 else ipaddress.IPv6Network
-        return kind((bytes(key[:-1]), key[-1] - 1))
+    added: Prefixes
+    removed: Prefixes
+    changed: tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32]]
 
 
-def _keyed(fib: Fib, family: int) -> _Keyed:
-    addresses, lengths, ids = fib._arrays(family)
-    if family == 4:
+def _keys(addresses: NDArray[Any], lengths: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Prefixes of one family as values that sort as they do: address, then length + 1."""
+    if addresses.ndim == 1:
         addresses = addresses.astype(">u4").view(np.uint8).reshape(-1, 4)
     keys = np.concatenate([addresses, lengths[:, None] + 1], axis=1)
-    return _Keyed(np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").ravel(), ids)
+    return np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").ravel()
+
+
+def _network(addresses: NDArray[Any], lengths: NDArray[np.uint8], row: int) -> Network:
+    if addresses.ndim == 1:
+        return ipaddress.IPv4Network((int(addresses[row]), int(lengths[row])))
+    return ipaddress.IPv6Network((addresses[row].tobytes(), int(lengths[row])))
 
 
 def _checked(other: object) -> None:
@@ -147,6 +154,37 @@ class Fib(FibCore):
         """Prefixes within this one, itself included, in address order, with their next hops."""
         return iter(self._covered(prefix))
 
+    def to_arrays(self, family: int = 4) -> Prefixes:
+        """Return the prefixes of one family as arrays, by address and then shortest first.
+
+        Parameters
+        ----------
+        family
+            4 or 6.
+
+        Returns
+        -------
+        (uint32[n] or uint8[n,16], uint8[n], uint32[n])
+            Addresses, prefix lengths, and ids (with dtype="uint32" next hops): as :meth:`insert_many`
+            takes them.
+
+        Notes
+        -----
+        Cost: about 20 nanoseconds a prefix.
+
+        """
+        if family not in (4, 6):
+            raise ValueError(f"family {family!r}: 4 or 6 was expected")
+        return self._arrays(family)
+
+    def covering_arrays(self, prefix_or_address: Prefix) -> Prefixes:
+        """:meth:`covering` as arrays, in the form of :meth:`to_arrays`."""
+        return self._covering_arrays(prefix_or_address)
+
+    def covered_arrays(self, prefix: Prefix) -> Prefixes:
+        """:meth:`covered` as arrays, in the form of :meth:`to_arrays`."""
+        return self._covered_arrays(prefix)
+
     def parent(self, prefix: Prefix) -> tuple[Network, Any] | None:
         """Return the longest prefix that contains this one and is not it, with its next hop."""
         above = [item for item in self._covering(prefix) if item[0].prefixlen < self._length(prefix)]
@@ -240,28 +278,53 @@ class Fib(FibCore):
         return fib
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], next_hops: Any = None, **options: Any) -> Fib:
-        """Return a table from a text file, plain or gzip: a prefix a line, perhaps with a next hop.
+    def from_file(
+        cls, path: str | os.PathLike[str], next_hops: Any = None, *, peer: str | None = None, **options: Any
+    ) -> Fib:
+        """Return a table from a file, plain, gzip or bzip2: text, or an MRT table dump.
 
         Parameters
         ----------
         path
-            The file. Empty lines and lines that begin with ``#`` do not count.
+            The file. A text has a prefix a line, perhaps with a next hop behind it; empty lines and lines
+            that begin with ``#`` do not count. A table dump (RFC 6396, both versions) needs the extra
+            ``mrt``; its IPv4 and IPv6 unicast routes are read.
         next_hops
-            For a file of prefixes alone: one next hop for each, or uint32[n]; default 1, 2, 3 ...
+            Of a text of prefixes alone: one next hop for each, or uint32[n]; default 1, 2, 3 ... Of a dump:
+            ``"address"``, the routes' next hops as str (default), or ``"origin"``, the number of the AS that
+            each route comes from (default with dtype="uint32").
+        peer
+            Of a dump: the address of the peer whose routes are read. Default: of each prefix the first route.
         options
             As for :class:`Fib`.
 
         Raises
         ------
         StoreError
-            The file cannot be read.
+            The file cannot be read, or is a damaged dump.
         ValueError
-            A line is no prefix, or only some of the lines have next hops.
+            A line is no prefix, or only some of the lines have next hops; the dump has no route of the peer.
+        NotSupported
+            The file is a dump, and the extra is not installed.
+
+        Notes
+        -----
+        Cost of a dump: about 30 microseconds a prefix and 15 for each further peer's route to it, as it is
+        read in Python.
 
         """
-        prefixes, own = lines_of(path)
         fib = cls(**options)
+        with unpacked(path) as file:
+            head = file.read(12)
+            file.seek(0)
+            if is_mrt(head):
+                chosen = ("origin" if fib.plain else "address") if next_hops is None else next_hops
+                fib.insert_many(*routes_of_mrt(file, path, chosen, peer))
+                return fib
+            text = file.read()
+        if peer is not None:
+            raise ValueError(f"peer {peer!r} was given, and {os.fspath(path)!r} is no MRT table dump")
+        prefixes, own = lines_of(text, path)
         hops: Any = own if own is not None else next_hops
         if own is not None and fib.plain:
             hops = [int(hop) for hop in own]
@@ -340,28 +403,76 @@ class Fib(FibCore):
         -------
         Diff
             ``added`` and ``removed``: lists of (network, next hop); ``changed``: list of (network, this
-            table's next hop, the other's).
+            table's next hop, the other's). Each in address order, IPv4 first.
 
         """
         _checked(other)
         changes = Diff([], [], [])
         for family in (4, 6):
-            mine, theirs = _keyed(self, family), _keyed(other, family)
-            for part, source, here, there in (
-                (changes.removed, self, mine, theirs),
-                (changes.added, other, theirs, mine),
+            parts = self.diff_arrays(other, family)
+            for rows, source, listed in (
+                (parts.added, other, changes.added),
+                (parts.removed, self, changes.removed),
             ):
-                for row in np.flatnonzero(~np.isin(here.keys, there.keys)).tolist():
-                    part.append((here.network(row), source._hop(here.ids[row])))
-            _, left, right = np.intersect1d(mine.keys, theirs.keys, assume_unique=True, return_indices=True)
-            if self.plain and other.plain:
-                differ = mine.ids[left] != theirs.ids[right]
-                left, right = left[differ], right[differ]
-            for a, b in zip(left.tolist(), right.tolist(), strict=True):
-                old, new = self._hop(mine.ids[a]), other._hop(theirs.ids[b])
-                if old != new:
-                    changes.changed.append((mine.network(a), old, new))
+                addresses, lengths, ids = rows
+                listed += [
+                    (_network(addresses, lengths, i), source._hop(hop)) for i, hop in enumerate(ids.tolist())
+                ]
+            addresses, lengths, old, new = parts.changed
+            changes.changed.extend(
+                (_network(addresses, lengths, i), self._hop(before), other._hop(after))
+                for i, (before, after) in enumerate(zip(old.tolist(), new.tolist(), strict=True))
+            )
         return changes
+
+    def diff_arrays(self, other: Fib, family: int = 4) -> ArrayDiff:
+        """Return what makes this table into the other one, of one family, as arrays.
+
+        Parameters
+        ----------
+        other
+            The other table.
+        family
+            4 or 6.
+
+        Returns
+        -------
+        ArrayDiff
+            ``added`` and ``removed``: (addresses, lengths, ids) as of :meth:`to_arrays`, the ids being the
+            other table's for ``added``; ``changed``: (addresses, lengths, this table's ids, the other's).
+
+        Notes
+        -----
+        Cost: about 0.3 seconds for two full Internet tables.
+
+        """
+        _checked(other)
+        mine, theirs = self.to_arrays(family), other.to_arrays(family)
+        here, there = _keys(*mine[:2]), _keys(*theirs[:2])
+        _, left, right = np.intersect1d(here, there, assume_unique=True, return_indices=True)
+        gone, new = np.ones(len(here), bool), np.ones(len(there), bool)
+        gone[left] = False
+        new[right] = False
+        differ = self._numbered(mine[2], self)[left] != other._numbered(theirs[2], self)[right]
+        left, right = left[differ], right[differ]
+        return ArrayDiff(
+            (theirs[0][new], theirs[1][new], theirs[2][new]),
+            (mine[0][gone], mine[1][gone], mine[2][gone]),
+            (mine[0][left], mine[1][left], mine[2][left], theirs[2][right]),
+        )
+
+    def _numbered(self, ids: NDArray[np.uint32], other: Fib) -> NDArray[Any]:
+        """Numbers that are equal where the next hops of these ids equal those of the other table's ids."""
+        if self.plain == other.plain and (self.plain or self is other):
+            return ids
+        known = {} if other.plain else {hop: i for i, hop in enumerate(other.values)}
+        distinct, rows = np.unique(ids, return_inverse=True)
+        hops = [self._hop(number) for number in distinct.tolist()]
+        if other.plain:
+            numbers = [hop if isinstance(hop, int) else -1 for hop in hops]
+        else:
+            numbers = [known.get(hop, -1) for hop in hops]
+        return np.array(numbers, np.int64)[rows] if len(rows) else np.empty(0, np.int64)
 
     def aggregate(self) -> Fib:
         """Return a table with the fewest prefixes that gives every address the same next hop.

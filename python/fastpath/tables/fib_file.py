@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import ipaddress
 import json
 import mmap
 import os
 import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from fastpath.errors import StoreError
 
@@ -92,14 +96,27 @@ def mapped(path: str | os.PathLike[str]) -> mmap.mmap:
         raise StoreError(f"cannot open {os.fspath(path)!r}: {error.strerror}") from error
 
 
-def lines_of(path: str | os.PathLike[str]) -> tuple[bytes, list[str] | None]:
-    """The prefixes of a text file, one a line, and their next hops if each line has one."""
+@contextmanager
+def unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file for reading, plain, gzip or bzip2 by its first bytes."""
     try:
-        text = Path(path).read_bytes()
-        if text[:2] == b"\x1f\x8b":
-            text = gzip.decompress(text)
-    except (OSError, EOFError) as error:
+        with open(path, "rb") as raw:
+            head = raw.read(3)
+            raw.seek(0)
+            if head[:2] == b"\x1f\x8b":
+                with gzip.GzipFile(fileobj=raw) as file:
+                    yield cast(IO[bytes], file)
+            elif head == b"BZh":
+                with bz2.BZ2File(raw) as file:
+                    yield file
+            else:
+                yield raw
+    except (OSError, EOFError, zlib.error) as error:
         raise StoreError(f"cannot read {os.fspath(path)!r}: {error}") from error
+
+
+def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[str] | None]:
+    """The prefixes of a text, one a line, and their next hops if each line has one."""
     rows = [row for line in text.splitlines() if (row := line.split(None, 1)) and not row[0].startswith(b"#")]
     hops = [row[1].strip() for row in rows if len(row) == 2]
     if not hops:
