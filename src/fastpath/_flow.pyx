@@ -31,16 +31,13 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
         cbool counts
         uint64_t seed
     ctypedef struct FlowRecord "fastpath::FlowTable::Flow":
-        uint32_t value
-        uint32_t idle_ms
-        uint32_t age_ms
-        uint64_t packets
-        uint64_t bytes
+        pass
     ctypedef struct FlowPut "fastpath::FlowTable::Put":
         cbool added
         uint32_t previous
     cdef cppclass CFlowTable "fastpath::FlowTable":
         CFlowTable(const FlowOptions& options) except +
+        cbool busy() noexcept
         cbool find(const uint8_t* key, uint64_t now_ms, uint32_t bytes, uint32_t* value) noexcept
         cbool peek(const uint8_t* key, uint64_t now_ms, uint32_t* value) noexcept
         size_t find_many(
@@ -63,8 +60,11 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
             vector[uint32_t]* gone,
         ) except +
         cbool erase(const uint8_t* key, uint32_t* value) noexcept
-        size_t expire(uint64_t now_ms, uint64_t budget_us, vector[uint32_t]* gone) except +
-        void clear() noexcept
+        FlowPut restore(
+            const uint8_t* key, const FlowRecord& flow, uint64_t now_ms, vector[uint32_t]* gone
+        ) except +
+        size_t expire(uint64_t now_ms, uint64_t budget_us, size_t most, vector[uint32_t]* gone) except +
+        void clear(vector[uint32_t]* gone) except +
         void export_to(uint64_t now_ms, vector[uint8_t]& keys, vector[FlowRecord]& flows) except +
         size_t size() noexcept
         uint64_t evictions() noexcept
@@ -75,15 +75,40 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
 
 cdef enum:
     RELEASE_KEYS = 512  # below this many keys a batch keeps the GIL: giving it up costs more than the work
+    RELEASE_VALUES = 4096  # objects that a call of expire lets go at most, about: half a millisecond's worth
+
+# FlowTable::Flow as numpy sees it.
+RECORD = np.dtype(
+    [
+        ("value", np.uint32),
+        ("idle_ms", np.uint32),
+        ("age_ms", np.uint32),
+        ("idle_timeout_ms", np.uint32),
+        ("absolute_timeout_ms", np.uint32),
+        ("own", np.uint32),
+        ("packets", np.uint64),
+        ("bytes", np.uint64),
+    ]
+)
+assert RECORD.itemsize == sizeof(FlowRecord)
+
+
+cdef double seconds_of(seconds, str name, str expected) except? -1:
+    if isinstance(seconds, (str, bytes, bytearray)):
+        raise TypeError(f"{name} must be {expected}, got {type(seconds).__name__}")
+    try:
+        return float(seconds)
+    except OverflowError:
+        raise ValueError(f"{name} must be {expected}, got a number that no float can hold") from None
+    except TypeError:
+        raise TypeError(f"{name} must be {expected}, got {type(seconds).__name__}") from None
 
 
 cdef uint32_t milliseconds(seconds, str name) except? 0:
     """A timeout; None: none."""
     if seconds is None:
         return FOREVER
-    if isinstance(seconds, (str, bytes)):
-        raise TypeError(f"{name} must be seconds as a number or None, got {type(seconds).__name__}")
-    number = float(seconds)
+    cdef double number = seconds_of(seconds, name, "seconds as a number or None")
     if number == math.inf:
         return FOREVER
     if not 0.001 <= number <= 2_000_000:
@@ -114,7 +139,7 @@ cdef cnp.ndarray uint32s_of(values, size_t n, str name):
             raise TypeError(f"{name} must be uint32[{n}], got an array of {values.dtype}")
         if n and (values.min() < 0 or values.max() > 0xFFFFFFFF):
             raise ValueError(f"{name} must be 0..2**32-1, got {values.min()}..{values.max()}")
-    return np.ascontiguousarray(values, np.uint32)
+    return np.require(values, np.uint32, "CA")
 
 
 cdef class FlowTable:
@@ -132,7 +157,8 @@ cdef class FlowTable:
     absolute_timeout_s : float or None, optional
         A flow that was inserted longer ago is over. None: never.
     clock : callable, optional
-        Seconds as a float; :func:`time.monotonic` unless told. Kept in milliseconds.
+        Seconds as a float; :func:`time.monotonic` unless told. Kept in milliseconds. Where it runs backwards or
+        gives no number, time stands still.
     dtype : None or "uint32", optional
         As in :class:`fastpath.ExactTable`: objects and ids, or integers.
     counters : bool, default False
@@ -143,9 +169,17 @@ cdef class FlowTable:
     Notes
     -----
     A flow that is over is not found, whether or not it has been removed; every write removes a few, and
-    :meth:`expire` all. Threads: any number of readers beside one writer at a time; a look-up takes no lock, and
-    refreshes the flow with one store. Cost: two cache lines a look-up; an insert has a bound at any load. Timeouts
-    are at most 2,000,000 s (23 days), and a table that nobody writes to must be expired within that time.
+    :meth:`expire` all. Timeouts are at most 2,000,000 s (23 days).
+
+    Threads: any number of readers beside one writer at a time; a look-up takes no lock, and refreshes the flow with
+    one store. A call that writes gives up the GIL when it has to wait for another one.
+
+    Cost: one cache line of memory a look-up of keys up to 48 bytes, plus a word of the index (1.3 bytes a flow,
+    which millions of flows leave in the processor's cache); a miss reads the index only. An insert has a bound at
+    any load. Memory: 40 bytes a flow for keys up to 16 bytes, 80 for those up to 48.
+
+    Source: bucketised cuckoo hashing with partial keys (Fan et al., "MemC3", 2013), where a bucket knows whether
+    flows of its own are in other ones (Le Scouarnec, "Cuckoo++ Hash Tables", 2018); hash: XXH3-64.
     """
 
     cdef unique_ptr[CFlowTable] table
@@ -153,8 +187,9 @@ cdef class FlowTable:
     cdef FlowOptions options
     cdef object clock
     cdef double start_s
+    cdef double latest_ms
 
-    def __init__(
+    def __cinit__(
         self,
         key_size=40,
         *,
@@ -166,8 +201,6 @@ cdef class FlowTable:
         counters=False,
         seed=None,
     ):
-        if self.table.get() != NULL:
-            raise TypeError("a FlowTable is made once")
         for value, name, most in ((key_size, "key_size", 64), (capacity, "capacity", 2**36)):
             if not hasattr(value, "__index__"):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
@@ -198,6 +231,8 @@ cdef class FlowTable:
             self.options.seed = operator.index(seed)
         self.clock = clock
         self.start_s = self.clock_s()
+        if not math.isfinite(self.start_s):
+            raise ValueError(f"clock must give seconds as a finite number, got {self.start_s}")
         self.table.reset(new CFlowTable(self.options))
         self.objects = None if plain else Values()
 
@@ -206,8 +241,9 @@ cdef class FlowTable:
 
     cdef uint64_t now(self) except? 0:
         cdef double ms = (self.clock_s() - self.start_s) * 1000
-        # A clock that runs backwards stands still; what is no number is the start.
-        return <uint64_t> ms if 0 <= ms < 9e18 else 0
+        if self.latest_ms < ms < 9e18:
+            self.latest_ms = ms
+        return <uint64_t> self.latest_ms
 
     cdef const uint8_t* key_of(self, key, Py_buffer* view) except NULL:
         if PyBytes_CheckExact(key):
@@ -231,7 +267,7 @@ cdef class FlowTable:
                 raise TypeError(f"keys must be uint8[n, {width}], got an array of {keys.dtype}")
             if keys.ndim != 2 or keys.shape[1] != width:
                 raise ValueError(f"keys must be uint8[n, {width}], got shape {keys.shape}")
-            return np.ascontiguousarray(keys)
+            return np.require(keys, requirements="CA")
         if isinstance(keys, (str, bytes, bytearray, memoryview)) or not hasattr(keys, "__iter__"):
             raise TypeError(f"keys must be uint8[n, {width}] or a sequence of bytes, got {type(keys).__name__}")
         listed = list(keys)
@@ -316,10 +352,15 @@ cdef class FlowTable:
             result = np.empty(n, np.uint32)
         elif not isinstance(out, np.ndarray) or out.dtype != np.uint32:
             raise TypeError(f"out must be uint32[{n}], got {getattr(out, 'dtype', type(out).__name__)}")
-        elif out.shape != (n,) or not out.flags.c_contiguous or not out.flags.writeable:
-            raise ValueError(f"out must be a writeable, contiguous uint32[{n}], got shape {out.shape}")
+        elif out.shape != (n,) or not (out.flags.carray):
+            raise ValueError(f"out must be a writeable, contiguous, aligned uint32[{n}], got shape {out.shape}")
         else:
             result = out
+            if np.may_share_memory(out, rows):
+                rows = rows.copy()
+            if length_data != NULL and np.may_share_memory(out, lengths):
+                lengths = lengths.copy()
+                length_data = <const uint32_t*> cnp.PyArray_DATA(lengths)
         cdef const uint8_t* data = <const uint8_t*> cnp.PyArray_DATA(rows)
         cdef uint32_t* found = <uint32_t*> cnp.PyArray_DATA(result)
         cdef uint64_t now_ms = self.now()
@@ -345,9 +386,20 @@ cdef class FlowTable:
             absolute_ms = milliseconds(absolute_timeout_s, "absolute_timeout_s")
         view.buf = NULL
         cdef const uint8_t* data = self.key_of(key, &view)
+        cdef bint held = False
         try:
             number = uint32_of(value, "value") if self.objects is None else self.objects.acquire(value)
-            put = self.table.get().put(data, number, now_ms, idle_ms, absolute_ms, &gone)
+            held = True
+            if self.table.get().busy():
+                with nogil:
+                    put = self.table.get().put(data, number, now_ms, idle_ms, absolute_ms, &gone)
+            else:
+                put = self.table.get().put(data, number, now_ms, idle_ms, absolute_ms, &gone)
+        except BaseException:
+            if held:
+                gone.push_back(number)
+            self.release_all(gone)
+            raise
         finally:
             if view.buf != NULL:
                 PyBuffer_Release(&view)
@@ -419,7 +471,12 @@ cdef class FlowTable:
         cdef uint32_t value = 0
         view.buf = NULL
         cdef const uint8_t* data = self.key_of(key, &view)
-        cdef bint hit = self.table.get().erase(data, &value)
+        cdef bint hit
+        if self.table.get().busy():
+            with nogil:
+                hit = self.table.get().erase(data, &value)
+        else:
+            hit = self.table.get().erase(data, &value)
         if view.buf != NULL:
             PyBuffer_Release(&view)
         if not hit:
@@ -437,48 +494,65 @@ cdef class FlowTable:
         ----------
         budget_s : float or None, default 0.0005
             A call ends after one round or about this time, and the next one goes on where it ended, so that the
-            traffic is never held up for long. None: a whole round. Half a millisecond is enough for tables of
-            some ten thousand flows.
+            traffic is never held up for long. None: a whole round. Half a millisecond is enough for some ten
+            thousand flows that are over, and to look at some hundred thousand that are not.
         """
         cdef vector[uint32_t] gone
         cdef vector[uint32_t]* noting = NULL
         cdef uint64_t budget_us = <uint64_t> -1
         cdef uint64_t now_ms = self.now()
         cdef size_t removed
+        cdef size_t most = <size_t> -1
+        cdef double budget
         if self.objects is not None:
             noting = &gone
         if budget_s is not None:
-            if isinstance(budget_s, (str, bytes)):
-                raise TypeError(f"budget_s must be seconds as a number or None, got {type(budget_s).__name__}")
-            if not 0 <= float(budget_s) <= 1e6:
+            budget = seconds_of(budget_s, "budget_s", "seconds as a number or None")
+            if not 0 <= budget <= 1e6:
                 raise ValueError(f"budget_s must be 0..1000000 seconds or None, got {budget_s}")
-            budget_us = <uint64_t> (float(budget_s) * 1e6)
+            budget_us = <uint64_t> (budget * 1e6)
+            most = RELEASE_VALUES if self.objects is not None else most
         with nogil:
-            removed = self.table.get().expire(now_ms, budget_us, noting)
+            removed = self.table.get().expire(now_ms, budget_us, most, noting)
         self.release_all(gone)
         return removed
 
     def clear(self):
         """Remove every flow."""
-        self.table.get().clear()
-        if self.objects is not None:
-            self.objects = Values()
+        cdef vector[uint32_t] gone
+        with nogil:
+            self.table.get().clear(&gone)
+        self.release_all(gone)
+
+    cdef tuple flows(self):
+        """Keys (uint8[n, key_size]) and records (RECORD) of all live flows."""
+        cdef vector[uint8_t] keys
+        cdef vector[FlowRecord] flows
+        cdef uint64_t now_ms = self.now()
+        if self.objects is None:
+            with nogil:
+                self.table.get().export_to(now_ms, keys, flows)
+        else:
+            # With the GIL: an id belongs to its object until a writer gets to give it back.
+            self.table.get().export_to(now_ms, keys, flows)
+        cdef size_t n = flows.size()
+        cdef cnp.ndarray packed = np.empty((n, self.options.key_size), np.uint8)
+        cdef cnp.ndarray records = np.empty(n, RECORD)
+        if n:
+            memcpy(cnp.PyArray_DATA(packed), keys.data(), keys.size())
+            memcpy(cnp.PyArray_DATA(records), flows.data(), n * sizeof(FlowRecord))
+        return packed, records
 
     def to_array(self):
         """All live flows as a structured array, at one point in time, in no order.
 
         Fields: ``key`` (uint8[key_size]), ``value`` (uint32, an id with objects), ``idle_s``, ``age_s`` (float64),
-        ``packets``, ``bytes`` (uint64; 0 unless the table counts).
+        ``packets``, ``bytes`` (uint64; 0 unless the table counts), ``idle_timeout_s``, ``absolute_timeout_s``
+        (float64; inf: none). Idle times and ages end at 2**31 ms (24 days).
         """
-        cdef vector[uint8_t] keys
-        cdef vector[FlowRecord] flows
-        cdef uint64_t now_ms = self.now()
-        cdef size_t i
-        with nogil:
-            self.table.get().export_to(now_ms, keys, flows)
-        cdef size_t n = flows.size()
-        result = np.zeros(
-            n,
+        packed, records = self.flows()
+        result = np.empty(
+            len(records),
             [
                 ("key", np.uint8, (self.options.key_size,)),
                 ("value", np.uint32),
@@ -486,34 +560,25 @@ cdef class FlowTable:
                 ("age_s", np.float64),
                 ("packets", np.uint64),
                 ("bytes", np.uint64),
+                ("idle_timeout_s", np.float64),
+                ("absolute_timeout_s", np.float64),
             ],
         )
-        cdef cnp.ndarray packed = np.empty((n, self.options.key_size), np.uint8)
-        cdef cnp.ndarray numbers = np.empty((5, n), np.uint64)
-        cdef uint64_t* column = <uint64_t*> cnp.PyArray_DATA(numbers)
-        if n:
-            memcpy(cnp.PyArray_DATA(packed), keys.data(), keys.size())
-        for i in range(n):
-            column[i] = flows[i].value
-            column[n + i] = flows[i].idle_ms
-            column[2 * n + i] = flows[i].age_ms
-            column[3 * n + i] = flows[i].packets
-            column[4 * n + i] = flows[i].bytes
         result["key"] = packed
-        result["value"] = numbers[0]
-        result["idle_s"] = numbers[1] / 1000.0
-        result["age_s"] = numbers[2] / 1000.0
-        result["packets"] = numbers[3]
-        result["bytes"] = numbers[4]
+        for name in ("value", "packets", "bytes"):
+            result[name] = records[name]
+        for name in ("idle", "age"):
+            result[name + "_s"] = records[name + "_ms"] / 1000.0
+        for name in ("idle_timeout", "absolute_timeout"):
+            ms = records[name + "_ms"]
+            result[name + "_s"] = np.where(ms == FOREVER, np.inf, ms / 1000.0)
         return result
 
     def items(self):
         """List of ``(key, value)`` of the live flows, at one point in time, in no order."""
-        flows = self.to_array()
-        return [
-            (key.tobytes(), self.value_of(number))
-            for key, number in zip(flows["key"], flows["value"].tolist())
-        ]
+        packed, records = self.flows()
+        numbers = records["value"].tolist()
+        return [(key.tobytes(), self.value_of(number)) for key, number in zip(packed, numbers)]
 
     def __iter__(self):
         return iter([key for key, _ in self.items()])
@@ -545,12 +610,12 @@ cdef class FlowTable:
     @property
     def idle_timeout_s(self):
         """Seconds without a packet after which a flow is over, or None."""
-        return None if self.options.idle_ms == FOREVER else self.options.idle_ms / 1000
+        return None if self.options.idle_ms == FOREVER else self.options.idle_ms / 1000.0
 
     @property
     def absolute_timeout_s(self):
         """Seconds after its insertion at which a flow is over, or None."""
-        return None if self.options.absolute_ms == FOREVER else self.options.absolute_ms / 1000
+        return None if self.options.absolute_ms == FOREVER else self.options.absolute_ms / 1000.0
 
     @property
     def evictions(self):
@@ -578,10 +643,17 @@ cdef class FlowTable:
             "counters": bool(self.options.counts),
         }
 
+    def _state(self):
+        packed, records = self.flows()
+        values = None
+        if self.objects is not None:
+            values = [self.value_of(number) for number in records["value"].tolist()]
+        return packed, records, values
+
     def copy(self):
-        """A table of its own with the same live flows, all of them seen now; counters start at 0."""
+        """A table of its own with the same live flows: idle times, ages, timeouts, counters. Its seed is new."""
         made = _new_flow_table(type(self), self._settings())
-        made.__setstate__(self.items())
+        made.__setstate__(self._state())
         return made
 
     def __copy__(self):
@@ -591,10 +663,34 @@ cdef class FlowTable:
         return self.copy()
 
     def __reduce__(self):
-        return _new_flow_table, (type(self), self._settings()), self.items()
+        return _new_flow_table, (type(self), self._settings()), self._state()
 
     def __setstate__(self, state):
-        self.insert_many([key for key, _ in state], [value for _, value in state])
+        packed, records, values = state
+        cdef cnp.ndarray keys = self.rows_of(packed)
+        cdef cnp.ndarray flows = np.require(records, RECORD, "CAW")
+        cdef size_t n = <size_t> cnp.PyArray_DIM(keys, 0)
+        cdef vector[uint32_t] gone
+        cdef uint64_t now_ms = self.now()
+        cdef FlowPut put
+        cdef size_t i
+        if (<object> flows).shape != (n,) or (values is None) != (self.objects is None):
+            raise ValueError("this is no state of such a FlowTable")
+        if values is not None:
+            if <size_t> len(values) != n:
+                raise ValueError("this is no state of such a FlowTable")
+            flows = flows.copy()
+            flows["value"] = [self.objects.acquire(value) for value in values]
+        for i in range(n):
+            put = self.table.get().restore(
+                <const uint8_t*> cnp.PyArray_DATA(keys) + i * self.options.key_size,
+                (<const FlowRecord*> cnp.PyArray_DATA(flows))[i],
+                now_ms,
+                &gone,
+            )
+            if not put.added:
+                gone.push_back(put.previous)
+        self.release_all(gone)
 
     def __repr__(self):
         dtype = "" if self.objects is not None else ", dtype='uint32'"

@@ -1,11 +1,10 @@
-"""FlowTable and keys: timeouts, eviction, counters, a history against the twin, threads, misuse."""
+"""FlowTable and keys: timeouts, eviction, counters, copies, odd clocks, threads, misuse."""
 
 from __future__ import annotations
 
 import copy
 import ipaddress
 import pickle
-import random
 import threading
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from fastpath import FlowTable
 from fastpath.keys import five_tuple, five_tuples
-from fastpath.reference import flow as reference
 
 
 class Clock:
@@ -47,46 +45,6 @@ def test_every_key_size(size: int) -> None:
     assert len(table.items()) == n
     table.clear()
     assert len(table) == 0
-
-
-def test_a_history_against_the_twin() -> None:
-    source = random.Random(3)
-    for turn in range(6):
-        clock = Clock()
-        options: dict[str, Any] = {
-            "idle_timeout_s": [5, None][turn % 2],
-            "absolute_timeout_s": [None, 20, 12][turn % 3],
-        }
-        table = FlowTable(4, capacity=4000, clock=clock, **options)
-        twin = reference.FlowTable(clock=clock, **options)
-        for _ in range(3000):
-            key = source.randrange(60).to_bytes(4, "little")
-            action = source.randrange(8)
-            if action == 0:
-                clock.now += source.choice([0.001, 0.5, 2.0, 4.999, 5.0, 5.001])
-            elif action <= 2:
-                table.insert(key, key[0])
-                twin.insert(key, key[0])
-            elif action == 3:
-                own = source.choice([(1, None), (None, None), (None, 3), (2, 2)])
-                table.insert(key, "own", idle_timeout_s=own[0], absolute_timeout_s=own[1])
-                twin.insert_with(key, "own", *own)
-            elif action == 4 and twin.get(key) is not None:
-                table.delete(key)
-                del twin.flows[key]
-            elif action == 5:
-                table.expire()
-            elif action == 6:
-                assert table.get(key) == twin.get(key)
-            else:
-                assert table.lookup(key) == twin.lookup(key)
-        live = {key: value[0] for key, value in twin.flows.items() if not twin.is_over(key)}
-        assert dict(table.items()) == live
-        table.expire(None)
-        assert len(table) == len(live)
-        assert table.values is not None
-        assert {value for value in table.values if value is not None} == set(live.values())
-        assert table.evictions == 0
 
 
 def test_full_is_never_an_error() -> None:
@@ -186,6 +144,121 @@ def test_as_a_mapping_pickle_and_copy() -> None:
     assert table.nbytes > 0
 
 
+def test_copies_keep_times_timeouts_and_counters() -> None:
+    clock = Clock()
+    table = FlowTable(4, capacity=10, clock=clock, idle_timeout_s=0.5, absolute_timeout_s=90.5, counters=True)
+    table.insert(b"abcd", "a", idle_timeout_s=20)
+    table.insert(b"efgh", "b")
+    clock.now += 0.25
+    table.lookup(b"abcd", 100)
+    clock.now += 0.125
+    for other in (pickle.loads(pickle.dumps(table)), copy.copy(table)):
+        assert (other.idle_timeout_s, other.absolute_timeout_s) == (0.5, 90.5)
+        rows = {row["key"].tobytes(): row for row in other.to_array()}
+        long, short = rows[b"abcd"], rows[b"efgh"]
+        assert (long["idle_s"], long["age_s"], long["packets"], long["bytes"]) == (0.125, 0.375, 1, 100)
+        assert (long["idle_timeout_s"], long["absolute_timeout_s"]) == (20, 90.5)
+        assert (short["idle_s"], short["idle_timeout_s"]) == (0.375, 0.5)
+    other = table.copy()
+    clock.now += 1
+    assert (other.get(b"abcd"), other.get(b"efgh")) == ("a", None)
+    for state in ((np.zeros((1, 4), np.uint8), np.zeros(2, np.uint32), ["x"]), (b"", None, None)):
+        with pytest.raises((TypeError, ValueError)):
+            other.__setstate__(state)
+
+
+@pytest.mark.parametrize("days", [1, 13, 24, 25, 30, 49, 50, 400, 40_000])
+def test_flows_do_not_come_back_however_long_nobody_asks(days: int) -> None:
+    clock = Clock()
+    table = FlowTable(4, capacity=10, clock=clock, idle_timeout_s=3600)
+    table[b"idle"] = 1
+    table.insert(b"ever", 2, idle_timeout_s=None)
+    for _ in range(3):
+        clock.now += days * 86400
+        assert table.lookup(b"idle") is None
+        assert table.get(b"ever") == 2
+    assert table.lookup_many([b"idle"]).tolist() == [0]
+    assert table.expire(None) <= 1
+    assert table.items() == [(b"ever", 2)]
+
+
+def test_time_stands_still_where_the_clock_does_not_go_on() -> None:
+    clock = Clock()
+    table = FlowTable(4, capacity=10, clock=clock)
+    table[b"abcd"] = 1
+    clock.now += 40
+    table.lookup(b"abcd")
+    for reading in (-1e300, 0.0, float("nan"), float("inf"), float("-inf")):
+        now, clock.now = clock.now, reading
+        assert table.lookup(b"abcd") == 1
+        assert table.to_array()["age_s"].tolist() == [40]
+        assert table.expire(None) == 0
+        clock.now = now
+    clock.now += 59
+    assert table.get(b"abcd") == 1
+    clock.now += 2
+    assert table.get(b"abcd") is None
+    for reading in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="clock"):
+            FlowTable(4, capacity=1, clock=lambda reading=reading: reading)
+    with pytest.raises(TypeError):
+        FlowTable(4, capacity=1, clock=lambda: "soon")
+
+
+def test_out_may_lie_where_keys_and_sizes_do() -> None:
+    table = FlowTable(4, capacity=2000, dtype="uint32", counters=True)
+    numbers = np.arange(1500, dtype=np.uint32)
+    table.insert_many(numbers.view(np.uint8).reshape(-1, 4), numbers + 7)
+    shared = numbers.copy()
+    out = table.lookup_many(shared.view(np.uint8).reshape(-1, 4), sizes=shared, out=shared)
+    assert out is shared
+    assert np.array_equal(shared, numbers + 7)
+    by_value = {int(row["value"]): int(row["bytes"]) for row in table.to_array()}
+    assert by_value == {i + 7: i for i in range(1500)}
+    odd = np.zeros(4 * 10 + 1, np.uint8)[1:].view(np.uint32)
+    with pytest.raises(ValueError, match="aligned"):
+        table.lookup_many(np.zeros((10, 4), np.uint8), out=odd)
+    assert table.insert_many(np.zeros((10, 4), np.uint8), odd) == 0
+
+
+def test_ids_stay_right_when_a_table_is_cleared_beside_a_writer() -> None:
+    table = FlowTable(4, capacity=5000)
+    keys = [i.to_bytes(4, "little") for i in range(4000)]
+    stop = threading.Event()
+
+    def clear() -> None:
+        while not stop.is_set():
+            table.clear()
+            table.expire()
+
+    clearer = threading.Thread(target=clear)
+    clearer.start()
+    for turn in range(30):
+        table.insert_many(keys, [f"{turn} {i}" for i in range(4000)])
+        for key, value in table.items():
+            assert value.endswith(f" {int.from_bytes(key, 'little')}")
+    stop.set()
+    clearer.join()
+    table.clear()
+    assert table.values is not None
+    assert [value for value in table.values if value is not None] == []
+
+
+def test_a_value_whose_hash_comes_back_to_the_table() -> None:
+    table = FlowTable(4, capacity=10)
+
+    class Meddler:
+        def __hash__(self) -> int:
+            table.clear()
+            table[b"more"] = "more"
+            return 1
+
+    table[b"abcd"] = Meddler()
+    table.insert_many([b"efgh", b"ijkl"], [Meddler(), Meddler()])
+    assert table[b"more"] == "more"
+    assert len(table) <= 4
+
+
 def test_threads() -> None:
     table = FlowTable(16, capacity=3000, dtype="uint32", counters=True)
     numbers = np.arange(20000)
@@ -231,11 +304,19 @@ def test_threads() -> None:
         ((40,), {"capacity": 1, "dtype": "int8"}, ValueError),
         ((40,), {"capacity": 1, "seed": -1}, ValueError),
         ((40,), {"capacity": 1, "seed": "x"}, TypeError),
+        ((40,), {"capacity": 1, "idle_timeout_s": 10**400}, ValueError),
+        ((40,), {"capacity": 1, "idle_timeout_s": 1j}, TypeError),
+        ((40,), {"capacity": 2**36}, MemoryError),
     ],
 )
 def test_bad_construction(arguments: Any, options: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         FlowTable(*arguments, **options)
+
+
+def test_there_is_no_table_that_was_not_made() -> None:
+    with pytest.raises(TypeError):
+        FlowTable.__new__(FlowTable)
 
 
 def test_bad_arguments() -> None:
@@ -277,6 +358,7 @@ def test_bad_arguments() -> None:
         lambda: table.insert(b"abcd", 1, idle_timeout_s=0),
         lambda: table.expire(-1),
         lambda: table.expire(float("nan")),
+        lambda: table.expire(10**400),
     ):
         with pytest.raises(ValueError):
             call()

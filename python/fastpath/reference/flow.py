@@ -3,7 +3,39 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+DEFAULT = object()
+OLDEST_MS = 2**31
+
+
+def _timeout_ms(seconds: object) -> float:
+    if seconds is None:
+        return math.inf
+    if isinstance(seconds, str | bytes):
+        raise TypeError(f"a timeout must be a number or None, got {type(seconds).__name__}")
+    number = float(seconds)  # type: ignore[arg-type]
+    if number == math.inf:
+        return math.inf
+    if not 0.001 <= number <= 2_000_000:
+        raise ValueError(f"a timeout must be 0.001..2000000 seconds, None or inf, got {number}")
+    return round(number * 1000)
+
+
+@dataclass
+class Flow:
+    """What is known of one flow; times in milliseconds."""
+
+    value: Hashable
+    seen: int
+    created: int
+    idle: float
+    absolute: float
+    own: bool = False
+    packets: int = 0
+    bytes: int = 0
 
 
 class FlowTable:
@@ -11,51 +43,111 @@ class FlowTable:
 
     def __init__(
         self,
+        key_size: int = 40,
         *,
         idle_timeout_s: float | None = 60.0,
         absolute_timeout_s: float | None = None,
         clock: Callable[[], float],
+        dtype: str | None = None,
     ) -> None:
+        self.key_size = key_size
         self.clock = clock
+        self.plain = dtype is not None
         self.start_s = clock()
-        self.idle = idle_timeout_s
-        self.absolute = absolute_timeout_s
-        # key: value, seen, created, idle timeout, absolute timeout
-        self.flows: dict[bytes, tuple[Hashable, int, int, float | None, float | None]] = {}
+        self.latest_ms = 0
+        self.idle = _timeout_ms(idle_timeout_s)
+        self.absolute = _timeout_ms(absolute_timeout_s)
+        self.flows: dict[bytes, Flow] = {}
 
     def _now_ms(self) -> int:
-        return max(0, math.floor((self.clock() - self.start_s) * 1000))
+        ms = (self.clock() - self.start_s) * 1000
+        if self.latest_ms < ms < 9e18:
+            self.latest_ms = math.floor(ms)
+        return self.latest_ms
 
-    def is_over(self, key: bytes) -> bool:
-        """Whether a flow that is held has seen its time."""
-        _, seen, created, idle, absolute = self.flows[key]
-        now = self._now_ms()
-        return (idle is not None and now - seen > round(idle * 1000)) or (
-            absolute is not None and now - created > round(absolute * 1000)
-        )
+    def _checked_key(self, key: object) -> bytes:
+        if not isinstance(key, bytes):
+            raise TypeError(f"key must be {self.key_size} bytes, got {type(key).__name__}")
+        if len(key) != self.key_size:
+            raise ValueError(f"key must be {self.key_size} bytes, got {len(key)}")
+        return key
 
-    def insert(self, key: bytes, value: Hashable) -> None:
-        """Insert, or replace the value and refresh."""
-        now = self._now_ms()
-        if key in self.flows and not self.is_over(key):
-            _, _, created, idle, absolute = self.flows[key]
-            self.flows[key] = (value, now, created, idle, absolute)
+    def _check_value(self, value: object) -> None:
+        if self.plain:
+            if not 0 <= operator.index(value) < 2**32:  # type: ignore[arg-type]
+                raise ValueError(f"value must be 0..2**32-1, got {value}")
+        elif value is None:
+            raise ValueError("None cannot be a value")
         else:
-            self.flows[key] = (value, now, now, self.idle, self.absolute)
+            hash(value)
 
-    def insert_with(self, key: bytes, value: Hashable, idle: float | None, absolute: float | None) -> None:
-        """Insert anew with timeouts of its own."""
+    def _live(self, key: bytes) -> Flow | None:
         now = self._now_ms()
-        self.flows[key] = (value, now, now, idle, absolute)
-
-    def lookup(self, key: bytes) -> Hashable | None:
-        """The value, refreshed; or None."""
-        if key not in self.flows or self.is_over(key):
+        flow = self.flows.get(key)
+        if flow is None or now - flow.seen > flow.idle or now - flow.created > flow.absolute:
             return None
-        value, _, created, idle, absolute = self.flows[key]
-        self.flows[key] = (value, self._now_ms(), created, idle, absolute)
-        return value
+        return flow
+
+    def insert(
+        self,
+        key: bytes,
+        value: Hashable,
+        *,
+        idle_timeout_s: object = DEFAULT,
+        absolute_timeout_s: object = DEFAULT,
+    ) -> None:
+        """Insert, or replace the value and refresh; anew, if with timeouts of its own."""
+        own = idle_timeout_s is not DEFAULT or absolute_timeout_s is not DEFAULT
+        idle = self.idle if idle_timeout_s is DEFAULT else _timeout_ms(idle_timeout_s)
+        absolute = self.absolute if absolute_timeout_s is DEFAULT else _timeout_ms(absolute_timeout_s)
+        self._checked_key(key)
+        self._check_value(value)
+        flow = self._live(key)
+        now = self._now_ms()
+        if flow is None or own:
+            self.flows[key] = Flow(value, now, now, idle, absolute, own)
+        else:
+            flow.value, flow.seen = value, now
+
+    def delete(self, key: bytes) -> None:
+        """Remove a flow, over or not; KeyError if it is not there."""
+        del self.flows[self._checked_key(key)]
+
+    def lookup(self, key: bytes, size: int = 0) -> Hashable | None:
+        """The value, refreshed and counted; or None."""
+        flow = self._live(self._checked_key(key))
+        if flow is None:
+            return None
+        flow.seen = self._now_ms()
+        flow.packets += 1
+        flow.bytes += size
+        return flow.value
 
     def get(self, key: bytes) -> Hashable | None:
         """The value, not refreshed; or None."""
-        return None if key not in self.flows or self.is_over(key) else self.flows[key][0]
+        flow = self._live(self._checked_key(key))
+        return None if flow is None else flow.value
+
+    def expire(self) -> int:
+        """Remove what is over."""
+        over = [key for key in self.flows if self._live(key) is None]
+        for key in over:
+            del self.flows[key]
+        return len(over)
+
+    def rows(self) -> dict[bytes, tuple[Hashable, float, float, int, int, float, float]]:
+        """Live flows: value, idle time, age, packets, bytes, timeouts; in seconds."""
+        now = self._now_ms()
+        return {
+            key: (
+                flow.value,
+                min(now - flow.seen, OLDEST_MS) / 1000,
+                min(now - flow.created, OLDEST_MS) / 1000,
+                flow.packets,
+                flow.bytes,
+                flow.idle / 1000,
+                flow.absolute / 1000,
+            )
+            for key, flow in self.flows.items()
+            if self._live(key) is not None
+        }
