@@ -7,6 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.list cimport PyList_GET_ITEM
 from cpython.long cimport PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.math cimport isfinite
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
@@ -14,6 +15,7 @@ from libcpp.vector cimport vector
 
 cimport numpy as cnp
 
+import numbers
 import operator
 import time
 
@@ -41,12 +43,23 @@ cdef extern from *:
       clock_gettime(CLOCK_MONOTONIC, &now);
       return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
     }
+    // The same clock at its last tick, milliseconds ago at most, at a third of the cost.
+    static inline double ticks_s() noexcept {
+    #ifdef CLOCK_MONOTONIC_COARSE
+      timespec now;
+      clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+      return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+    #else
+      return monotonic_s();
+    #endif
+    }
     static inline std::uint64_t md5_word(const void* data, std::size_t size) noexcept {
       return hash_detail::load32(md5(data, size).data());
     }
     }
     """
     double monotonic_s "fastpath::balance::monotonic_s"() noexcept nogil
+    double ticks_s "fastpath::balance::ticks_s"() noexcept nogil
     uint64_t md5_word "fastpath::balance::md5_word"(const void* data, size_t size) noexcept nogil
 
 cdef extern from "fastpath/balance/table.hpp" namespace "fastpath::balance" nogil:
@@ -82,6 +95,7 @@ cdef extern from "fastpath/balance/table.hpp" namespace "fastpath::balance" nogi
         double slack
         cbool repair
     bint is_hash_policy(Policy policy) noexcept
+    void check_size(const vector[double]& weights, const CTableOptions& options) except +
     bint is_prime_c "fastpath::balance::is_prime"(uint64_t n) noexcept
     uint32_t jump_hash_c "fastpath::balance::jump_hash"(uint64_t key, uint32_t buckets) noexcept
     vector[uint32_t] smooth_schedule_c "fastpath::balance::smooth_schedule"(const vector[uint64_t]& weights) except +
@@ -177,6 +191,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         void pick_many_keys(const uint8_t* keys, size_t size, uint32_t* ids, size_t n, double now) noexcept
         uint64_t position() noexcept
         void set_position(uint64_t position) noexcept
+        void reserve(size_t more) except +
         uint32_t add(const string& key, double weight, int priority, cbool local, double now, cbool ramp) except +
         void remove(uint32_t id) except +
         void set_key(uint32_t id, const string& key) except +
@@ -197,6 +212,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         void retry_ends() noexcept
         bint wants_reports() noexcept
         void report(uint32_t id, cbool ok, double latency_s, double now) except +
+        void report_abandoned(uint32_t id, double waited_s, double now) except +
         bint due(double now) noexcept
         void tick(double now) except +
         double cost(uint32_t id, double now) noexcept
@@ -234,6 +250,7 @@ cdef class Core:
     cdef tuple _frozen
     cdef object _clock
     cdef bint _monotonic
+    cdef bint _coarse
     cdef bint _hashed
     cdef bint _begun
     cdef bint _held
@@ -247,6 +264,7 @@ cdef class Core:
         self._ids = {}
         self._clock = time.monotonic
         self._monotonic = True
+        self._coarse = False
         self._compat = Compat.none
 
     def __dealloc__(self):
@@ -300,22 +318,35 @@ cdef class Core:
         self._compat = compat
         self._clock = clock
         self._monotonic = clock is time.monotonic
+        # Ends of slow start and of ejections may be seen a tick late, unless they are short.
+        self._coarse = (
+            self._monotonic
+            and (options.slow_start_s == 0.0 or options.slow_start_s >= 1.0)
+            and (not options.outlier.on or min(options.outlier.base_ejection_s, options.outlier.interval_s) >= 1.0)
+        )
         self._begun = True
 
     # --- helpers ---------------------------------------------------------------------------------------------
 
     cdef inline double now(self) except? -1.0:
-        return monotonic_s() if self._monotonic else self._clock()
+        return monotonic_s() if self._monotonic else self.asked()
 
-    # Applies what edits and time have left to do; returns the time if picks depend on it.
+    cdef double asked(self) except? -1.0:
+        cdef double now = self._clock()
+        if not isfinite(now):
+            raise ValueError(f"clock must return finite seconds, got {now}")
+        return now
+
+    # Applies what edits and time have left to do; returns the time if picks depend on it. A clock of the user
+    # comes first: it may edit, or let another thread do so.
     cdef double settle(self) except? -1.0:
         cdef double now = 0.0
+        if self.c.uses_time():
+            now = ticks_s() if self._coarse else self.now()
         if self.c.dirty() and not self._held:
             self.c.rebuild()
-        if self.c.uses_time():
-            now = self.now()
-            if self.c.due(now):
-                self.c.tick(now)
+        if self.c.due(now):
+            self.c.tick(now)
         return now
 
     cdef uint64_t hash_bytes(self, const char* data, Py_ssize_t size) noexcept:
@@ -360,11 +391,13 @@ cdef class Core:
     cdef uint32_t choose(self, key) except? 0:
         cdef double now = 0.0
         cdef uint64_t hash
-        if self.c.dirty() or self.c.uses_time():
-            now = self.settle()
         if key is None or not self._hashed:
+            if self.c.dirty() or self.c.uses_time():
+                now = self.settle()
             return self.c.pick(now)
         hash = self.hash_of(key)
+        if self.c.dirty() or self.c.uses_time():
+            now = self.settle()
         if self._compat == Compat.pymemcache and isinstance(key, (bytes, str)):
             data = key.encode() if isinstance(key, str) else key
             return self.c.pick_key(hash, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), now)
@@ -379,7 +412,8 @@ cdef class Core:
         ----------
         key : bytes, str or int, optional
             What the hash policies choose by; an int is a 64-bit hash and used as it is. Policies without keys
-            ignore it. A hash policy without a key picks at random by its table, never the same backend for all.
+            ignore it. A hash policy without a key draws by the shares of its layout, never the same backend for
+            all.
 
         Raises
         ------
@@ -388,8 +422,9 @@ cdef class Core:
 
         Notes
         -----
-        Any number of threads. Constant time, but for ``least_request``, ``rendezvous`` (every backend is
-        looked at) and ``jump`` (logarithmic); backends out of order cost another look each.
+        Any number of threads. Constant time, but for ``least_request`` and ``jump`` by key (logarithmic) and
+        ``rendezvous`` by key (every backend is looked at); backends out of order cost another look each, and
+        ``least_request`` looks at every backend while one is in slow start.
         """
         cdef uint32_t id = self.choose(key)
         if id == 0:
@@ -405,7 +440,7 @@ cdef class Core:
         n_or_hashes : int, uint64[n], uint8[n, k] or sequence of keys
             How many picks to make, or ready hashes, or keys. A policy without keys makes one pick for each.
         out : uint32[n], optional
-            Where to put the result; C-contiguous.
+            Where to put the result; C-contiguous. It may overlap the hashes.
 
         Returns
         -------
@@ -432,13 +467,16 @@ cdef class Core:
         cdef uint64_t* hash_data
         cdef uint32_t* id_data
         cdef const uint8_t* key_data
+        cdef tuple items = None
         if isinstance(n_or_hashes, np.ndarray):
             if self._hashed and self._compat == Compat.none and n_or_hashes.ndim == 2:
+                now = self.settle()
                 keys = key_array(n_or_hashes)
                 n = keys.shape[0]
                 size = keys.shape[1]
                 ids = result_array(out, n)
-                now = self.settle()
+                if overlap(keys, ids):
+                    keys = keys.copy()
                 key_data = <const uint8_t*> cnp.PyArray_DATA(keys)
                 id_data = <uint32_t*> cnp.PyArray_DATA(ids)
                 if n >= RELEASE_PICKS:
@@ -450,11 +488,12 @@ cdef class Core:
             hashes = self.hash_array(n_or_hashes)
             n = hashes.shape[0]
         elif isinstance(n_or_hashes, (list, tuple)):
-            n = len(n_or_hashes)
+            items = tuple(n_or_hashes)  # an item's __index__ could change the list
+            n = len(items)
             hashes = np.empty(n, dtype=np.uint64)
             hash_data = <uint64_t*> cnp.PyArray_DATA(hashes)
             for i in range(n):
-                hash_data[i] = self.hash_of(n_or_hashes[i])
+                hash_data[i] = self.hash_of(items[i])
         elif isinstance(n_or_hashes, (str, bytes)) or not hasattr(n_or_hashes, "__index__"):
             raise TypeError(
                 "pick_many takes a number of picks, uint64[n] hashes, uint8[n,k] keys or a list of keys, "
@@ -465,18 +504,20 @@ cdef class Core:
             if not 0 <= count < 1 << 40:
                 raise ValueError(f"the number of picks must be 0..2**40-1, got {count}")
             n = count
+        now = self.settle()
         ids = result_array(out, n)
         if n == 0:
             return ids
-        now = self.settle()
+        if hashes is not None and overlap(hashes, ids):
+            hashes = hashes.copy()
         id_data = <uint32_t*> cnp.PyArray_DATA(ids)
         cdef bint keyed = hashes is not None and self._hashed
         if keyed:
             hash_data = <uint64_t*> cnp.PyArray_DATA(hashes)
             if self._compat == Compat.pymemcache:
-                if isinstance(n_or_hashes, (list, tuple)):
+                if items is not None:
                     for i in range(n):
-                        id_data[i] = self.choose(n_or_hashes[i])
+                        id_data[i] = self.choose(items[i])
                 elif n_or_hashes.ndim == 2:
                     for i in range(n):
                         id_data[i] = self.choose(n_or_hashes[i].tobytes())
@@ -502,7 +543,7 @@ cdef class Core:
         cdef Py_ssize_t size
         cdef Py_ssize_t i
         if keys.ndim == 1 and cnp.PyArray_TYPE(keys) == cnp.NPY_UINT64 and keys.dtype.isnative:
-            return cnp.PyArray_GETCONTIGUOUS(keys)
+            return contiguous(keys)
         keys = key_array(keys)
         n = keys.shape[0]
         size = keys.shape[1]
@@ -608,16 +649,16 @@ cdef class Core:
         KeyError
             No such backend.
         TypeError, ValueError
-            A latency that is no number, not finite, or negative.
+            A latency that is no number, or out of 0..1e9.
         """
         cdef uint32_t slot = self.slot_of(id)
         cdef double latency = -1.0
         if latency_s is not None:
-            if not isinstance(latency_s, (int, float)):
+            if not isinstance(latency_s, (int, float)) and not isinstance(latency_s, numbers.Real):
                 raise TypeError(f"latency_s must be a number of seconds, got {type(latency_s).__name__}")
+            if not 0.0 <= latency_s <= 1e9:
+                raise ValueError(f"latency_s must be 0..1e9 seconds, got {latency_s}")
             latency = latency_s
-            if not 0.0 <= latency < 1e300:
-                raise ValueError(f"latency_s must be finite and not negative, got {latency_s}")
         cdef double now = self.now()
         self.c.report(slot, bool(ok), latency, now)
         if self.c.due(now):
@@ -643,6 +684,8 @@ cdef class Core:
         """
         cdef double now = self.now()
         cdef uint32_t slot
+        cdef list gone = []  # until the edit is whole: what goes with a backend may run code of the user
+        self.c.reserve(len(added))
         self._held = True
         self._frozen = None
         try:
@@ -658,14 +701,20 @@ cdef class Core:
                 self.c.set_key(slot, key)
                 self.c.set_place(slot, backend.priority, local)
                 self.c.set_weight(slot, backend.weight, now)
+                gone.append(self._values[slot])
                 self._values[slot] = backend
             for id in removed:
                 slot = self.slot_of(id)
                 self.c.remove(slot)
                 del self._ids[id]
+                gone.append(self._values[slot])
                 self._values[slot] = None
         finally:
             self._held = False
+
+    def _check_size(self, weights):
+        """Raises ValueError if a table of these weights would be too large."""
+        check_size(weights, self.c.options().table)
 
     def _slot(self, id):
         return self.slot_of(id)
@@ -680,9 +729,6 @@ cdef class Core:
         self.settle()
         now = self.now()
         return self.c.flags(slot), self.c.effective_weight(slot, now), self.c.in_flight(slot), self.c.cost(slot, now)
-
-    def _rebuild(self):
-        self.settle()
 
     def _sample(self):
         """What disruption is measured by: the owner of every sampled hash, or every id's share of the picks."""
@@ -754,9 +800,19 @@ cdef class Core:
         return iter([self._values[slot] for slot in self._ids.values()])
 
 
+cdef cnp.ndarray contiguous(cnp.ndarray array):
+    return array if cnp.PyArray_ISCARRAY_RO(array) else array.copy()
+
+
+cdef bint overlap(cnp.ndarray one, cnp.ndarray other) noexcept:
+    cdef const char* first = <const char*> cnp.PyArray_DATA(one)
+    cdef const char* second = <const char*> cnp.PyArray_DATA(other)
+    return first < second + cnp.PyArray_NBYTES(other) and second < first + cnp.PyArray_NBYTES(one)
+
+
 cdef cnp.ndarray key_array(cnp.ndarray keys):
     if keys.ndim == 2 and cnp.PyArray_TYPE(keys) == cnp.NPY_UINT8:
-        return cnp.PyArray_GETCONTIGUOUS(keys)
+        return contiguous(keys)
     wanted = f"hashes must be uint64[n], keys uint8[n,k], got {keys.dtype} of shape {(<object> keys).shape}"
     if keys.dtype == np.uint64 or (keys.dtype == np.uint8 and keys.ndim != 1):
         if keys.dtype.isnative:
@@ -771,8 +827,8 @@ cdef cnp.ndarray result_array(out, Py_ssize_t n):
         raise TypeError(f"out must be uint32[{n}], got {type(out).__name__}")
     if out.dtype != np.uint32:
         raise TypeError(f"out must be uint32[{n}], got {out.dtype}")
-    if out.ndim != 1 or out.shape[0] != n or not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError(f"out must be uint32[{n}], contiguous and writable, got shape {out.shape}")
+    if out.ndim != 1 or out.shape[0] != n or not cnp.PyArray_ISCARRAY(out):
+        raise ValueError(f"out must be uint32[{n}], contiguous, aligned and writable, got shape {out.shape}")
     return out
 
 
@@ -783,8 +839,9 @@ cdef class Lease:
     """A request under way on a backend; made by ``Balancer.acquire``.
 
     As a context manager (``with`` and ``async with``) it is released at the end, and reports a failure when an
-    exception leaves the block. ``release`` may be called any number of times; a lease that nobody holds any
-    more releases itself, without a report.
+    exception leaves the block; cancellation and ``KeyboardInterrupt`` say nothing of success, only that it would
+    have taken longer. ``release`` may be called any number of times; a lease that nobody holds any more releases
+    itself, without a report. Leases cannot be copied.
     """
 
     cdef Core core
@@ -796,6 +853,9 @@ cdef class Lease:
 
     def __init__(self):
         raise TypeError("leases come from Balancer.acquire()")
+
+    def __reduce__(self):
+        raise TypeError("a Lease cannot be copied or pickled: it is one request, which is released once")
 
     cdef void end(self) noexcept:
         if self.core is None:
@@ -840,10 +900,16 @@ cdef class Lease:
         return self
 
     def __exit__(self, kind, error, trace):
-        # A cancelled or interrupted request says nothing about the backend.
-        if isinstance(error, Exception):
-            self.failed = True
-        self.release()
+        cdef uint32_t id = self.id
+        cdef double now
+        if error is None or isinstance(error, Exception):
+            self.failed = self.failed or error is not None
+            self.release()
+        elif id != 0:
+            self.end()
+            if self.core.c.wants_reports():
+                now = self.core.now()
+                self.core.c.report_abandoned(id, max(now - self.began, 0.0), now)
 
     async def __aenter__(self):
         return self

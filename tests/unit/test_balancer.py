@@ -496,7 +496,7 @@ def test_tables_that_would_be_too_large() -> None:
                 edit()
             assert {b.id: b.weight for b in balancer} == dict(WEB)
             assert balancer.pick() is not None
-        if options.get("policy") == "ketama":
+        if "policy" in options:
             assert [balancer.explain(k).backend.id for k in range(20)] == expected
     with pytest.raises(ValueError, match="whole weights"):
         Balancer([("a", 1.5)], "jump")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 import secrets
 import threading
@@ -49,13 +50,13 @@ os.register_at_fork(after_in_child=_part_ways)
 
 
 def _number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> Any:
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"{name} must be {'an int' if whole else 'a number'}, got {type(value).__name__}")
-    assert isinstance(value, (int, float))
-    if not low <= value <= high:
+    number: Any = value
+    if not low <= number <= high:
         raise ValueError(f"{name} must be {low:g}..{high:g}, got {value}")
-    return value
+    return int(number) if isinstance(value, numbers.Integral) else float(number)
 
 
 def _limit(name: str, value: object) -> int:
@@ -98,7 +99,7 @@ class Balancer(Core):
     policy : str
         ``round_robin``, ``weighted_round_robin`` (smooth: no prefix of the picks is a whole pick away from
         its share while the period of the weights is at most 65,536 picks), ``random``, ``weighted_random``,
-        ``least_request`` (all are looked at), ``power_of_two`` (two different ones drawn by weight; the one
+        ``least_request`` (the least of all), ``power_of_two`` (two different ones drawn by weight; the one
         with less load), ``peak_ewma`` (the same by latency); by key: ``maglev``, ``ketama``, ``rendezvous``,
         ``jump``, ``stable`` (a table of slots like ``maglev`` that moves hardly more keys than it must).
     seed : int, optional
@@ -123,7 +124,7 @@ class Balancer(Core):
     subset_size : int, optional
         Use only so many, chosen by the seed: one change of members changes at most one of them.
     max_in_flight : int, optional
-        A backend with so many leases gets no picks.
+        A backend with so many leases gets no picks. When a zone or a priority is full, the others take over.
     outlier : OutlierDetection, optional
         Leave out who fails; fed by leases and ``report``.
     compat : str, optional
@@ -253,6 +254,7 @@ class Balancer(Core):
         self.policy = policy
         self._compat_name = compat
         self._local_zone = local_zone
+        self._subset_size = subset_size
         self._whole = policy == "jump" or compat in ("nginx", "lvs")
         # These tables can turn out too large, which the edit that caused it must say.
         self._checked = self._whole or policy == "ketama"
@@ -293,9 +295,9 @@ class Balancer(Core):
         )
         if given is None and compat is None:
             _unseeded.add(self)
-        self._apply([self._row(backend) for backend in _backends(backends)], [], [], False)
-        if self._checked:
-            self._rebuild()
+        rows = [self._row(backend) for backend in _backends(backends)]
+        self._check(backend for backend, _, _ in rows)
+        self._apply(rows, [], [], False)
 
     # --- members -------------------------------------------------------------------------------------------
 
@@ -319,28 +321,31 @@ class Balancer(Core):
             raise ValueError(f"{self.policy} takes whole weights here, got {backend.weight} ({backend.id!r})")
         return backend, self._key(backend), self._local(backend)
 
+    def _check(self, backends: Iterable[Backend]) -> None:
+        """Raises ValueError where a table would be too large."""
+        if not self._checked:
+            return
+        groups: dict[tuple[int, bool], list[float]] = {}
+        for backend in backends:
+            if backend.weight > 0:
+                groups.setdefault((backend.priority, self._local(backend)), []).append(backend.weight)
+        for weights in groups.values():
+            self._check_size(sorted(weights, reverse=True)[: self._subset_size])
+
     def _edit(
         self,
         added: Iterable[Backend] = (),
         changed: Iterable[Backend] = (),
         removed: Iterable[str] = (),
     ) -> None:
-        """One edit; where tables can turn out too large they are built now, and it is taken back if so."""
+        """One edit, of which nothing is done if anything of it is wrong."""
         rows = [self._row(backend) for backend in added], [self._row(backend) for backend in changed]
-        gone = [self[id] for id in removed]
-        before = [self[backend.id] for backend, _, _ in rows[1]]
-        stood = {backend.id: self.status(backend.id) for backend in gone} if self._checked else {}
-        self._apply(*rows, [backend.id for backend in gone], True)
+        gone = dict.fromkeys(self[id].id for id in removed)
         if self._checked:
-            try:
-                self._rebuild()
-            except ValueError:
-                back = [self._row(backend) for backend in gone], [self._row(backend) for backend in before]
-                self._apply(*back, [backend.id for backend, _, _ in rows[0]], False)
-                for id, status in stood.items():
-                    self.set_healthy(id, status.healthy)
-                    self.drain(id, status.draining)
-                raise
+            after = {backend.id: backend for backend in self}
+            after.update((backend.id, backend) for some in rows for backend, _, _ in some)
+            self._check(backend for id, backend in after.items() if id not in gone)
+        self._apply(*rows, list(gone), True)
 
     def __getitem__(self, id: str) -> Backend:
         backend = self.values[self._slot(id)]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import enum
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
 def checked_weight(weight: object, what: str = "weight") -> float:
-    """A weight as it is; raises what every part of the room raises for a bad one."""
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+    """A weight as an int or a float; raises what every part of the room raises for a bad one."""
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
         raise TypeError(f"{what} must be a number, got {type(weight).__name__}")
-    if not 0 <= weight <= 1 << 32:  # also refuses NaN
-        raise ValueError(f"{what} must be 0..2**32, got {weight}")
-    return weight
+    number: Any = weight
+    if number != 0 and not _LEAST_WEIGHT <= number <= 1 << 32:  # also refuses NaN
+        raise ValueError(f"{what} must be 0, or {_LEAST_WEIGHT}..2**32, got {weight}")
+    return int(number) if isinstance(weight, numbers.Integral) else float(number)
+
+
+# Ratios of weights stay far from where sums of doubles forget the smaller.
+_LEAST_WEIGHT = 1e-18
 
 
 def weight_from_load(qps: float, utilization: float, eps: float = 0.0, error_penalty: float = 1.0) -> float:
@@ -61,7 +67,7 @@ class Backend:
     address, port
         Where it is. Compatible modes of other systems place it by ``address:port``.
     weight : int or float
-        Its share relative to the others, 0..2**32. 0 means draining: no new picks.
+        Its share relative to the others, 1e-18..2**32. 0 means draining: no new picks.
     zone : str, optional
         Where it runs; see ``local_zone`` of the balancer.
     priority : int
@@ -93,7 +99,7 @@ class Backend:
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not low <= value <= high:
                 raise ValueError(f"{name} must be {low}..{high}, got {value}")
-        checked_weight(self.weight)
+        object.__setattr__(self, "weight", checked_weight(self.weight))
         if self.zone is not None and not isinstance(self.zone, str):
             raise TypeError(f"zone must be a str or None, got {type(self.zone).__name__}")
         if not isinstance(self.metadata, Mapping):

@@ -190,6 +190,15 @@ def ring(names: list[str], weights: list[float], points: int) -> list[tuple[int,
     return sorted(made, key=lambda point: point[0])
 
 
+def ring_shares(names: list[str], weights: list[float], points: int) -> list[float]:
+    """The part of the hashes, of 2**64, that ends up at a point of each."""
+    made = ring(names, weights, points)
+    arcs = [0] * len(names)
+    for (before, _), (point, i) in zip([made[-1], *made], made, strict=False):
+        arcs[i] += (point - before) & _MASK
+    return [float(arc) for arc in arcs]
+
+
 def jump_hash(key: int, buckets: int) -> int:
     """Jump consistent hash."""
     bucket, following = -1, 0
@@ -391,13 +400,17 @@ class ReferenceBalancer:
         cursor = position
         if not sole and not hashed:
             cursor = position // 100 * pattern.count(which) + pattern[:step].count(which)
-        panic = loads[which][1]
-        if panic and self.panic_fail:
+        if loads[which][1] and self.panic_fail:
             return None
-        tier = _Tier(self, tiers[which][2], panic, h if keyed else None)
+        tier = _Tier(self, tiers[which][2], loads[which][1], h if keyed else None)
         chosen, used = tier.choose(h if hashed else x, cursor)
         if sole and not hashed and chosen is not None:
             self.position = position + used
+        # A tier that is full is no dead end.
+        for i, (_, panic) in enumerate(loads):
+            if chosen is None and i != which and not (panic and self.panic_fail):
+                tier = _Tier(self, tiers[i][2], panic, h if keyed else None)
+                chosen, _ = tier.choose(h if hashed else x, position)
         if keyed and chosen is not None and chosen is tier.owner:
             self.known.add(h)
         return chosen.id if chosen is not None else None
@@ -473,10 +486,12 @@ class _Tier:
                 if self.open(member):
                     return member, step + 1
             return self.fallback(x), 1
-        if policy in ("random", "weighted_random"):
+        if policy in ("random", "weighted_random") or (
+            self.key is None and policy in ("ketama", "rendezvous", "jump")
+        ):
             y = x
             for _ in range(_TRIES):
-                member = self.drawn(y, policy == "weighted_random")
+                member = self.drawn(y)
                 self.salt = y
                 if self.open(member):
                     return member, 1
@@ -488,11 +503,16 @@ class _Tier:
             return self.least(x), 1
         return self.hashed(x), 0
 
-    def drawn(self, x: int, weighted: bool) -> Member:
-        """The member of a draw."""
+    def drawn(self, x: int) -> Member:
+        """The member of a draw, by weight or by its part of the ring."""
+        policy = self.balancer.policy
         i = reduce(x, len(self.members))
-        if weighted:
-            threshold, other = alias_table([m.weight for m in self.members])[i]
+        weights = [m.weight for m in self.members]
+        if policy == "ketama" and len(weights) > 1:
+            weights = ring_shares([m.id for m in self.members], weights, self.balancer.points)
+        even = len(set(weights)) == 1 and policy in ("jump", "rendezvous")
+        if policy != "random" and not even:
+            threshold, other = alias_table(weights)[i]
             i = i if x & 0xFFFFFFFF < threshold else other
         return self.members[i]
 
@@ -502,7 +522,7 @@ class _Tier:
         for _ in range(2):
             found: Member | None = None
             for _ in range(_TRIES):
-                member = self.drawn(x, True)
+                member = self.drawn(x)
                 x = next_draw(x)
                 if member not in chosen and self.open(member):
                     found = member
@@ -526,7 +546,7 @@ class _Tier:
             total += m.weight
         cost = member.cost * math.exp(-max(0.0, b.clock() - member.stamp) / b.decay_s) if member.cost else 0.0
         if cost == 0.0:
-            return 1e6 + member.in_flight if member.in_flight else 0.0
+            return 1e300 * (1.0 + member.in_flight) if member.in_flight else 0.0
         return cost * (1.0 + member.in_flight * (total / len(self.members)) / member.weight)
 
     def least(self, x: int) -> Member | None:

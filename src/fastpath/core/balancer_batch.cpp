@@ -19,7 +19,7 @@ void Balancer::pick_many(Id* ids, std::size_t n, double now) {
   const Generation* g = generation_.load(std::memory_order_acquire);
   const Tier* tier = g->sole.load(kRelaxed);
   const auto* flags = g->storage->flags.get();
-  if (tier != nullptr && tier->table.kind == TableKind::alias) {
+  if (tier != nullptr && tier->table.drawn() && options_.load_bound == 0.0) {
     const std::uint64_t first = position_.fetch_add(n, kRelaxed);
     const Table& table = tier->table;
     kernels().alias(table.alias.empty() ? nullptr : table.alias.data(), table.members.data(),

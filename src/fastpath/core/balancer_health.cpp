@@ -12,6 +12,8 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kFarthest = 200.0;  // from the reference time, in decay times
+constexpr double kLeastCost = 1e-9;
 
 }  // namespace
 
@@ -21,8 +23,9 @@ void Balancer::acquire(Id id) noexcept {
   lane.in_flight.store(now, kRelaxed);
   ++total_in_flight_;
   if (!dirty_ && (flags(id) & (kGone | kWeightless | kOutside)) == 0) {
-    Tier& tier = *generation_.load(kRelaxed)->tiers[lane.tier];
+    Tier& tier = *generation_.load(kRelaxed)->tiers[entries_[id].tier];
     tier.in_flight.store(tier.in_flight.load(kRelaxed) + 1, kRelaxed);
+    update_load(tier, id);
   }
   if (options_.max_in_flight != 0 && now >= options_.max_in_flight) set_flags(id, kFull, 0);
 }
@@ -32,9 +35,11 @@ void Balancer::release(Id id) noexcept {
   const std::uint32_t now = lane.in_flight.load(kRelaxed) - 1;
   lane.in_flight.store(now, kRelaxed);
   --total_in_flight_;
+  if (now == 0 && (flags(id) & kGone) != 0) free_ids_.push_back(id);
   if (!dirty_ && (flags(id) & (kGone | kWeightless | kOutside)) == 0) {
-    Tier& tier = *generation_.load(kRelaxed)->tiers[lane.tier];
+    Tier& tier = *generation_.load(kRelaxed)->tiers[entries_[id].tier];
     tier.in_flight.store(tier.in_flight.load(kRelaxed) - 1, kRelaxed);
+    update_load(tier, id);
   }
   if (options_.max_in_flight != 0 && now < options_.max_in_flight) set_flags(id, 0, kFull);
 }
@@ -47,46 +52,69 @@ bool Balancer::retry_begins() noexcept {
   return true;
 }
 
-double Balancer::cost_of(const Lane& lane, double now) const noexcept {
-  const double cost = lane.cost.load(kRelaxed);
-  if (cost == 0.0) return 0.0;
-  const double age = std::max(0.0, now - lane.stamp.load(kRelaxed));
-  return cost * std::exp(-age / options_.decay_s);
+double Balancer::cost(Id id, double now) const noexcept {
+  if (!storage_->latencies) return 0.0;
+  const Latency& latency = storage_->latencies[id];
+  const double age = std::max(0.0, now + set_back_ - latency.stamp.load(kRelaxed));
+  return latency.cost.load(kRelaxed) * std::exp(-age / options_.decay_s);
 }
 
 double Balancer::effective_weight(Id id, double now) const noexcept {
-  const Lane& lane = storage_->lanes[id];
-  return lane.weight.load(kRelaxed) * ((flags(id) & kRamping) != 0 ? ramp_factor(lane, now) : 1.0);
+  return weight(id) * ((flags(id) & kRamping) != 0 ? ramp_factor(storage_->ramps[id], now) : 1.0);
 }
 
-// The cost jumps up to a latency above it and comes down by its moving average. A failure counts as slow,
-// however fast it came.
+// The cost jumps up to a latency above it and comes down by its moving average.
+void Balancer::measure(Latency& latency, double seen, double now) {
+  double time = now + set_back_;
+  if (time < latest_) {
+    set_back_ += latest_ - time;
+    time = latest_;
+  }
+  latest_ = time;
+  const double tau = options_.decay_s;
+  if (!((time - reference_) / tau < kFarthest)) {
+    // Levels must stay within what a double holds.
+    const double factor = std::exp((reference_ - time) / tau);
+    for (Id id = 1; id < entries_.size(); ++id) {
+      std::atomic<double>& level = storage_->latencies[id].level;
+      level.store(level.load(kRelaxed) * factor, kRelaxed);
+    }
+    reference_ = time;
+  }
+  const double held = latency.cost.load(kRelaxed);
+  const double keep = std::exp(-std::max(0.0, time - latency.stamp.load(kRelaxed)) / tau);
+  const double cost = std::max(seen > held ? seen : held * keep + seen * (1.0 - keep), kLeastCost);
+  latency.cost.store(cost, kRelaxed);
+  latency.stamp.store(time, kRelaxed);
+  latency.level.store(cost * std::exp((time - reference_) / tau), kRelaxed);
+}
+
+void Balancer::report_abandoned(Id id, double waited_s, double now) {
+  if (!storage_->latencies || waited_s <= cost(id, now)) return;
+  measure(storage_->latencies[id], waited_s, now);
+}
+
+// A failure counts as slow, however fast it came.
 void Balancer::report(Id id, bool ok, double latency_s, double now) {
-  Lane& lane = storage_->lanes[id];
-  if (options_.table.policy == Policy::peak_ewma && (latency_s >= 0.0 || !ok)) {
-    const double seen = ok ? latency_s : std::max(latency_s, options_.failure_latency_s);
-    const double age = std::max(0.0, now - lane.stamp.load(kRelaxed));
-    const double keep = std::exp(-age / options_.decay_s);
-    const double held = lane.cost.load(kRelaxed);
-    const double decayed = held * keep + seen * (1.0 - keep);
-    lane.cost.store(std::max(seen > held ? seen : decayed, 1e-9), kRelaxed);
-    lane.stamp.store(now, kRelaxed);
+  if (storage_->latencies && (latency_s >= 0.0 || !ok)) {
+    measure(storage_->latencies[id], ok ? latency_s : std::max(latency_s, options_.failure_latency_s), now);
   }
   const Outlier& outlier = options_.outlier;
   if (!outlier.on || (flags(id) & kGone) != 0) return;
+  Record& record = records_[id];
   if (next_sweep_ == kNever) {
     next_sweep_ = now + outlier.interval_s;
     schedule_event();
   }
   if (ok) {
-    ++lane.passed;
-    lane.consecutive = 0;
+    ++record.passed;
+    record.consecutive = 0;
     return;
   }
-  ++lane.failed;
-  if (lane.consecutive < std::numeric_limits<std::uint16_t>::max()) ++lane.consecutive;
-  if (outlier.consecutive_failures != 0 && lane.consecutive >= outlier.consecutive_failures) {
-    lane.consecutive = 0;
+  ++record.failed;
+  if (record.consecutive < std::numeric_limits<std::uint16_t>::max()) ++record.consecutive;
+  if (outlier.consecutive_failures != 0 && record.consecutive >= outlier.consecutive_failures) {
+    record.consecutive = 0;
     eject(id, now);
   }
 }
@@ -94,23 +122,21 @@ void Balancer::report(Id id, bool ok, double latency_s, double now) {
 void Balancer::eject(Id id, double now) {
   if ((flags(id) & (kEjected | kGone)) != 0) return;
   const Outlier& outlier = options_.outlier;
-  std::size_t hosts = 0;
-  for (const Entry& entry : entries_) hosts += entry.present;
   // The share is asked before, so that one backend may always go.
   if (!ejected_.empty() &&
-      static_cast<double>(ejected_.size()) >= outlier.max_ejected * static_cast<double>(hosts)) {
+      static_cast<double>(ejected_.size()) >= outlier.max_ejected * static_cast<double>(present_)) {
     return;
   }
   if (outlier.max_ejected <= 0.0) return;
-  Lane& lane = storage_->lanes[id];
-  ++lane.ejections;
-  lane.ejected_this_interval = true;
+  Record& record = records_[id];
+  if (record.ejections < std::numeric_limits<std::uint16_t>::max()) ++record.ejections;
+  record.ejected_this_interval = true;
   const double longest = std::max(outlier.base_ejection_s, outlier.max_ejection_s);
-  lane.ejected_until = now + std::min(outlier.base_ejection_s * lane.ejections, longest) +
-                       outlier.jitter_s * unit(draw(~options_.seed, jitter_draws_++));
+  record.ejected_until = now + std::min(outlier.base_ejection_s * record.ejections, longest) +
+                         outlier.jitter_s * unit(draw(~options_.seed, jitter_draws_++));
   ejected_.push_back(id);
   set_flags(id, kEjected, 0);
-  schedule_event();
+  next_event_ = std::min(next_event_, record.ejected_until);
 }
 
 void Balancer::sweep(double now) {
@@ -122,21 +148,22 @@ void Balancer::sweep(double now) {
   bool any = false;
   for (Id id = 1; id < entries_.size(); ++id) {
     if (!entries_[id].present) continue;
-    Lane& lane = storage_->lanes[id];
-    const std::uint32_t requests = lane.passed + lane.failed;
+    Record& record = records_[id];
+    const std::uint32_t requests = record.passed + record.failed;
     any = any || requests > 0;
     if (requests >= outlier.min_requests && (flags(id) & kEjected) == 0) {
-      const double rate = 100.0 * lane.passed / requests;
+      const double rate = 100.0 * record.passed / requests;
       rates.push_back({id, rate});
       sum += rate;
       ++measured;
-      if (outlier.failure_share > 0.0 && lane.failed >= outlier.failure_share * requests)
+      if (outlier.failure_share > 0.0 && record.failed >= outlier.failure_share * requests)
         failing.push_back(id);
     }
-    if (!lane.ejected_this_interval && lane.ejections > 0 && (flags(id) & kEjected) == 0) --lane.ejections;
-    lane.ejected_this_interval = false;
-    lane.passed = 0;
-    lane.failed = 0;
+    if (!record.ejected_this_interval && record.ejections > 0 && (flags(id) & kEjected) == 0)
+      --record.ejections;
+    record.ejected_this_interval = false;
+    record.passed = 0;
+    record.failed = 0;
   }
   next_sweep_ = any || !ejected_.empty() ? now + outlier.interval_s : kNever;
   if (measured < outlier.min_hosts || measured == 0) return;
@@ -154,44 +181,38 @@ void Balancer::sweep(double now) {
 
 void Balancer::schedule_event() {
   next_event_ = next_sweep_;
-  for (const Id id : ejected_) next_event_ = std::min(next_event_, storage_->lanes[id].ejected_until);
+  for (const Id id : ejected_) next_event_ = std::min(next_event_, records_[id].ejected_until);
   for (const Id id : ramping_) {
-    next_event_ =
-        std::min(next_event_, storage_->lanes[id].ramp_start.load(kRelaxed) + options_.slow_start_s);
+    next_event_ = std::min(next_event_, storage_->ramps[id].start.load(kRelaxed) + options_.slow_start_s);
   }
 }
 
 void Balancer::tick(double now) {
   if (now >= next_sweep_) sweep(now);
-  for (std::size_t i = 0; i < ejected_.size();) {
-    const Id id = ejected_[i];
-    if (now < storage_->lanes[id].ejected_until) {
-      ++i;
-      continue;
-    }
-    ejected_.erase(ejected_.begin() + static_cast<std::ptrdiff_t>(i));
+  std::erase_if(ejected_, [&](Id id) {
+    if (now < records_[id].ejected_until) return false;
     set_flags(id, 0, kEjected);
-  }
-  for (std::size_t i = 0; i < ramping_.size();) {
-    const Id id = ramping_[i];
-    if (now < storage_->lanes[id].ramp_start.load(kRelaxed) + options_.slow_start_s) {
-      ++i;
-      continue;
-    }
-    ramping_.erase(ramping_.begin() + static_cast<std::ptrdiff_t>(i));
+    return true;
+  });
+  std::erase_if(ramping_, [&](Id id) {
+    if (now < storage_->ramps[id].start.load(kRelaxed) + options_.slow_start_s) return false;
     set_flags(id, 0, kRamping);
-  }
+    return true;
+  });
   schedule_event();
 }
 
 std::size_t Balancer::nbytes() const noexcept {
-  std::size_t bytes = sizeof *this + storage_->capacity * (sizeof(Lane) + 1);
-  for (const Entry& entry : entries_)
-    bytes += sizeof entry + (entry.key.size() > 15 ? entry.key.capacity() : 0);
-  if (sticky_) bytes += 2u << options_.sticky_bits;
   const Generation* g = generation();
-  bytes += sizeof *g;
-  for (const auto& tier : g->tiers) bytes += sizeof *tier + tier->table.nbytes() - sizeof(Table);
+  std::size_t bytes = sizeof *this + storage_->nbytes() + entries_.capacity() * sizeof(Entry) +
+                      keys_.capacity() * sizeof(std::string) + records_.capacity() * sizeof(Record) +
+                      free_ids_.size() * sizeof(Id) + sizeof *g;
+  for (const std::string& key : keys_) bytes += key.size() > 15 ? key.capacity() + 1 : 0;
+  if (sticky_) bytes += 2u << options_.sticky_bits;
+  if (g->storage != storage_) bytes += g->storage->nbytes();
+  for (const auto& tier : g->tiers) {
+    bytes += sizeof *tier + tier->table.nbytes() - sizeof(Table) + tier->least.nbytes();
+  }
   return bytes;
 }
 

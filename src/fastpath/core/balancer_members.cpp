@@ -2,6 +2,7 @@
 #include "fastpath/balance/balancer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <utility>
@@ -20,18 +21,31 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 
 void Lane::copy_from(const Lane& other) noexcept {
   in_flight.store(other.in_flight.load(kRelaxed), kRelaxed);
-  tier = other.tier;
-  consecutive = other.consecutive;
+  place = other.place;
   weight.store(other.weight.load(kRelaxed), kRelaxed);
+}
+
+void Latency::copy_from(const Latency& other) noexcept {
   cost.store(other.cost.load(kRelaxed), kRelaxed);
   stamp.store(other.stamp.load(kRelaxed), kRelaxed);
-  passed = other.passed;
-  failed = other.failed;
-  ejected_until = other.ejected_until;
-  ramp_from.store(other.ramp_from.load(kRelaxed), kRelaxed);
-  ejections = other.ejections;
-  ejected_this_interval = other.ejected_this_interval;
-  ramp_start.store(other.ramp_start.load(kRelaxed), kRelaxed);
+  level.store(other.level.load(kRelaxed), kRelaxed);
+}
+
+void Ramp::copy_from(const Ramp& other) noexcept {
+  start.store(other.start.load(kRelaxed), kRelaxed);
+  from.store(other.from.load(kRelaxed), kRelaxed);
+}
+
+Storage::Storage(std::size_t n, bool measured, bool ramped)
+    : capacity(n), flags(new std::atomic<std::uint8_t>[n]), lanes(new Lane[n]) {
+  for (std::size_t i = 0; i < n; ++i) flags[i].store(kGone, kRelaxed);
+  if (measured) latencies.reset(new Latency[n]);
+  if (ramped) ramps.reset(new Ramp[n]);
+}
+
+std::size_t Storage::nbytes() const noexcept {
+  return sizeof *this +
+         capacity * (1 + sizeof(Lane) + (latencies ? sizeof(Latency) : 0) + (ramps ? sizeof(Ramp) : 0));
 }
 
 void Balancer::pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* ids, std::size_t n,
@@ -50,9 +64,11 @@ void Balancer::pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* id
   }
 }
 
-Balancer::Balancer(const Options& options) : options_(options), storage_(std::make_shared<Storage>(64)) {
-  uses_clock_ = options_.table.policy == Policy::peak_ewma;
+Balancer::Balancer(const Options& options) : options_(options) {
   entries_.resize(1);
+  if (needs_keys(options_.table)) keys_.resize(1);
+  if (options_.outlier.on) records_.resize(1);
+  reserve(15);
   if (options_.sticky_bits > 0 && is_hash_policy(options_.table.policy)) {
     const std::size_t n = std::size_t{1} << options_.sticky_bits;
     sticky_.reset(new std::atomic<std::uint16_t>[n]());
@@ -64,26 +80,55 @@ Balancer::Balancer(const Options& options) : options_(options), storage_(std::ma
 
 Balancer::~Balancer() { delete generation_.load(kRelaxed); }
 
+void Balancer::reserve(std::size_t more) {
+  const std::size_t free = free_ids_.size();
+  const std::size_t wanted = entries_.size() + (more > free ? more - free : 0);
+  if (storage_ && wanted <= storage_->capacity) return;
+  const std::size_t capacity = std::max(wanted, storage_ ? storage_->capacity * 3 / 2 : 0);
+  auto larger = std::make_shared<Storage>(capacity, options_.table.policy == Policy::peak_ewma,
+                                          options_.slow_start_s > 0.0);
+  entries_.reserve(capacity);
+  if (!keys_.empty()) keys_.reserve(capacity);
+  if (!records_.empty()) records_.reserve(capacity);
+  for (std::size_t i = 0; storage_ && i < storage_->capacity; ++i) {
+    larger->flags[i].store(storage_->flags[i].load(kRelaxed), kRelaxed);
+    larger->lanes[i].copy_from(storage_->lanes[i]);
+    if (larger->latencies) larger->latencies[i].copy_from(storage_->latencies[i]);
+    if (larger->ramps) larger->ramps[i].copy_from(storage_->ramps[i]);
+  }
+  storage_ = std::move(larger);
+}
+
+// Nothing of whom the id belonged to before.
+void Balancer::reset(Id id) {
+  storage_->lanes[id].copy_from(Lane());
+  if (storage_->latencies) storage_->latencies[id].copy_from(Latency());
+  if (storage_->ramps) storage_->ramps[id].copy_from(Ramp());
+  if (!records_.empty()) records_[id] = {};
+}
+
 Id Balancer::add(const std::string& key, double weight, int priority, bool local, double now, bool ramp) {
   Id id = 0;
-  if (!free_ids_.empty() && storage_->lanes[free_ids_.front()].in_flight.load(kRelaxed) == 0) {
+  if (!free_ids_.empty()) {
     id = free_ids_.front();
     free_ids_.pop_front();
   } else {
+    reserve(1);
     id = static_cast<Id>(entries_.size());
     entries_.emplace_back();
-    if (id >= storage_->capacity) {
-      auto larger = std::make_shared<Storage>(storage_->capacity * 3 / 2);
-      for (std::size_t i = 0; i < storage_->capacity; ++i) {
-        larger->flags[i].store(storage_->flags[i].load(kRelaxed), kRelaxed);
-        larger->lanes[i].copy_from(storage_->lanes[i]);
-      }
-      storage_ = std::move(larger);
-    }
+    if (!keys_.empty()) keys_.emplace_back();
+    if (!records_.empty()) records_.emplace_back();
   }
-  storage_->lanes[id].copy_from(Lane());
+  reset(id);
   storage_->lanes[id].weight.store(weight, kRelaxed);
-  entries_[id] = {key, weight, priority, local, true, additions_++};
+  Entry& entry = entries_[id];
+  entry.hash = xxh64(key.data(), key.size());
+  entry.order = additions_++;
+  entry.priority = static_cast<std::uint32_t>(priority);
+  entry.local = local;
+  entry.present = true;
+  if (!keys_.empty()) keys_[id] = key;
+  ++present_;
   storage_->flags[id].store(weight > 0.0 ? 0 : kWeightless, kRelaxed);
   dirty_ = true;
   if (ramp && options_.slow_start_s > 0.0) start_ramp(id, 0.0, now);
@@ -95,26 +140,31 @@ void Balancer::remove(Id id) {
   std::erase(ejected_, id);
   std::erase(ramping_, id);
   entries_[id] = {};
-  free_ids_.push_back(id);
+  if (!keys_.empty()) keys_[id] = {};
+  --present_;
+  if (in_flight(id) == 0) free_ids_.push_back(id);  // else when its last lease ends
   dirty_ = true;
 }
 
 void Balancer::set_key(Id id, const std::string& key) {
-  if (entries_[id].key == key) return;
-  entries_[id].key = key;
+  const std::uint64_t hash = xxh64(key.data(), key.size());
+  if (entries_[id].hash == hash && (keys_.empty() || keys_[id] == key)) return;
+  entries_[id].hash = hash;
+  if (!keys_.empty()) keys_[id] = key;
   dirty_ = true;
 }
 
 void Balancer::set_place(Id id, int priority, bool local) {
   Entry& entry = entries_[id];
-  if (entry.priority == priority && entry.local == local) return;
-  entry.priority = priority;
+  const auto wanted = static_cast<std::uint32_t>(priority);
+  if (entry.priority == wanted && entry.local == local) return;
+  entry.priority = wanted;
   entry.local = local;
   dirty_ = true;
 }
 
 void Balancer::set_weight(Id id, double weight, double now) {
-  const double before = entries_[id].weight;
+  const double before = this->weight(id);
   if (weight == before) return;
   if (options_.slow_start_s > 0.0) {
     // A raise begins where the backend is now; a lower weight holds at once, because it protects.
@@ -127,21 +177,20 @@ void Balancer::set_weight(Id id, double weight, double now) {
       set_flags(id, 0, kRamping);
     }
   }
-  entries_[id].weight = weight;
   storage_->lanes[id].weight.store(weight, kRelaxed);
   dirty_ = true;
   set_flags(id, weight > 0.0 ? 0 : kWeightless, weight > 0.0 ? kWeightless : 0);
 }
 
 void Balancer::start_ramp(Id id, double from, double now) {
-  Lane& lane = storage_->lanes[id];
-  lane.ramp_from.store(static_cast<float>(from), kRelaxed);
-  lane.ramp_start.store(now, kRelaxed);
+  Ramp& ramp = storage_->ramps[id];
+  ramp.from.store(static_cast<float>(from), kRelaxed);
+  ramp.start.store(now, kRelaxed);
   if ((flags(id) & kRamping) == 0) {
     ramping_.push_back(id);
     set_flags(id, kRamping, 0);
   }
-  schedule_event();
+  next_event_ = std::min(next_event_, now + options_.slow_start_s);
 }
 
 // A flip: two bytes and a few counters, whatever the number of backends.
@@ -155,12 +204,21 @@ void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
   if (g != nullptr && id < g->storage->capacity) g->storage->flags[id].store(after, kRelaxed);
   if (dirty_ || g == nullptr) return;                            // rebuild() counts anew
   if ((before & (kWeightless | kOutside | kGone)) != 0) return;  // in no tier
-  Tier& tier = *g->tiers[storage_->lanes[id].tier];
+  Tier& tier = *g->tiers[entries_[id].tier];
   const std::size_t total = tier.total;
   const std::size_t healthy = tier.healthy;
   count(tier, id, before, -1);
   count(tier, id, after, 1);
   if (tier.total != total || tier.healthy != healthy) publish_loads(*g);
+  update_load(tier, id);
+}
+
+// What the tournament of least_request knows of a backend that is in a tier.
+void Balancer::update_load(Tier& tier, Id id) noexcept {
+  if (tier.table.kind != TableKind::scan) return;
+  const bool out = (flags(id) & tier.mask.load(kRelaxed)) != 0;
+  const Lane& lane = storage_->lanes[id];
+  tier.least.set(lane.place, out ? Tournament::kOut : lane.load());
 }
 
 void Balancer::count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept {
@@ -169,14 +227,19 @@ void Balancer::count(Tier& tier, Id id, std::uint8_t flags, int sign) const noex
     tier.total += static_cast<std::size_t>(sign);
     if ((flags & (kUnhealthy | kEjected)) == 0) tier.healthy += static_cast<std::size_t>(sign);
   }
-  if (flags != 0)
-    tier.flagged.store(tier.flagged.load(kRelaxed) + static_cast<std::uint32_t>(sign), kRelaxed);
+  const auto add = [sign](std::atomic<std::uint32_t>& counter) {
+    counter.store(counter.load(kRelaxed) + static_cast<std::uint32_t>(sign), kRelaxed);
+  };
+  if (flags != 0) add(tier.flagged);
+  if ((flags & kRamping) != 0) add(tier.ramping);
   if ((flags & ~kRamping) == 0) {
-    tier.live_weight.store(tier.live_weight.load(kRelaxed) + sign * entries_[id].weight, kRelaxed);
+    const auto units = static_cast<unsigned __int128>(weight(id) / tier.unit);
+    tier.live_units += sign > 0 ? units : -units;
+    tier.live_weight.store(static_cast<double>(tier.live_units) * tier.unit, kRelaxed);
   }
 }
 
-void Balancer::publish_loads(Generation& g) const {
+void Balancer::publish_loads(Generation& g) {
   if (g.tiers.empty()) {
     g.sole.store(nullptr, kRelaxed);
     return;
@@ -209,7 +272,10 @@ void Balancer::publish_loads(Generation& g) const {
     tier.load.store(load, kRelaxed);
     tier.panic.store(priority.panic, kRelaxed);
     const int ignored = priority.panic && !options_.panic_fail ? kUnhealthy | kEjected : 0;
-    tier.mask.store(static_cast<std::uint8_t>(~ignored), kRelaxed);
+    const auto mask = static_cast<std::uint8_t>(~ignored);
+    if (tier.mask.exchange(mask, kRelaxed) != mask) {
+      for (const Id id : tier.table.members) update_load(tier, id);
+    }
     if (load > 0) last = &tier;
   }
   if (last == nullptr) {
@@ -244,8 +310,7 @@ std::vector<bool> Balancer::subset() const {
   std::vector<std::pair<std::uint64_t, Id>> scores;
   for (Id id = 1; id < entries_.size(); ++id) {
     const Entry& entry = entries_[id];
-    if (entry.present && entry.weight > 0.0)
-      scores.push_back({mix64(options_.seed ^ xxh64(entry.key.data(), entry.key.size())), id});
+    if (entry.present && weight(id) > 0.0) scores.push_back({mix64(options_.seed ^ entry.hash), id});
   }
   if (scores.size() <= options_.subset_size) return inside;
   std::nth_element(scores.begin(), scores.begin() + options_.subset_size, scores.end(), std::greater<>());
@@ -258,11 +323,10 @@ void Balancer::rebuild() {
   const std::vector<bool> inside = subset();
   // By priority, the local zone before the others, in order of addition.
   std::map<std::pair<int, bool>, std::vector<std::pair<std::uint64_t, Id>>> groups;
-  std::map<int, bool> has_local;
   for (Id id = 1; id < entries_.size(); ++id) {
     const Entry& entry = entries_[id];
-    if (!entry.present || entry.weight <= 0.0 || !inside[id]) continue;
-    groups[{entry.priority, !entry.local}].push_back({entry.order, id});
+    if (!entry.present || weight(id) <= 0.0 || !inside[id]) continue;
+    groups[{static_cast<int>(entry.priority), !entry.local}].push_back({entry.order, id});
   }
   const Generation* old = generation_.load(kRelaxed);
   auto g = std::make_unique<Generation>();
@@ -274,7 +338,9 @@ void Balancer::rebuild() {
     tier->rank = g->tiers.empty() ? 0 : g->tiers.back()->rank + (g->tiers.back()->priority != place.first);
     tier->remote = place.second;
     std::vector<Member> members;
-    for (const auto& [order, id] : group) members.push_back({id, entries_[id].weight, &entries_[id].key});
+    for (const auto& [order, id] : group) {
+      members.push_back({id, weight(id), entries_[id].hash, keys_.empty() ? nullptr : &keys_[id]});
+    }
     const Table* before = nullptr;
     if (old != nullptr) {
       for (const auto& other : old->tiers) {
@@ -282,6 +348,7 @@ void Balancer::rebuild() {
       }
     }
     tier->table = build_table(members, options_.table, before);
+    if (tier->table.kind == TableKind::scan) tier->least.resize(tier->table.weights);
     g->tiers.push_back(std::move(tier));
   }
   // Nothing below throws: the new tables take over.
@@ -292,10 +359,14 @@ void Balancer::rebuild() {
   }
   for (std::size_t t = 0; t < g->tiers.size(); ++t) {
     Tier& tier = *g->tiers[t];
+    tier.unit = std::exp2(std::ilogb(tier.table.total_weight) - 110);
+    std::uint32_t place = 0;
     for (const Id id : tier.table.members) {
-      storage_->lanes[id].tier = static_cast<std::uint16_t>(t);
+      entries_[id].tier = static_cast<std::uint16_t>(t);
+      storage_->lanes[id].place = place++;
       count(tier, id, flags(id), 1);
       tier.in_flight.store(tier.in_flight.load(kRelaxed) + in_flight(id), kRelaxed);
+      update_load(tier, id);
     }
   }
   publish_loads(*g);

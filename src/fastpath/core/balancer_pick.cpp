@@ -15,7 +15,7 @@ constexpr int kTries = 32;  // random choices before everybody is looked at
 constexpr std::uint64_t kStrideTries = std::uint64_t{1} << 16;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr double kNever = std::numeric_limits<double>::infinity();
-constexpr double kUnmeasured = 1e6;  // cost of a backend with requests under way and no answer yet
+constexpr double kUnmeasured = 1e300;  // load of a backend with requests under way and no answer yet
 
 }  // namespace
 
@@ -23,32 +23,37 @@ constexpr double kUnmeasured = 1e6;  // cost of a backend with requests under wa
 struct Balancer::Choice {
   const Ask& ask;
   const Tier& tier;
-  const std::atomic<std::uint8_t>* flags;
-  const Lane* lanes;
+  const Storage& storage;
   std::uint8_t mask;
   std::uint64_t salt;  // the hash or the draw, which decides about backends that are being warmed up
   double bound;        // in-flight requests for one unit of weight; infinity: no bound
   Reason reason;
-  std::size_t capacity;  // of the flags, for sets of excluded backends
   Id id = 0;
+
+  std::uint8_t held(Id id) const noexcept {
+    return static_cast<std::uint8_t>(storage.flags[id].load(kRelaxed) & mask);
+  }
+  bool over_bound(Id id) const noexcept {
+    const Lane& lane = storage.lanes[id];
+    return bound < kNever && static_cast<double>(lane.in_flight.load(kRelaxed)) >=
+                                 std::ceil(bound * lane.weight.load(kRelaxed));
+  }
 };
 
-double Balancer::ramp_factor(const Lane& lane, double now) const noexcept {
-  if (options_.slow_start_s <= 0.0) return 1.0;
-  const double elapsed = std::max(now - lane.ramp_start.load(kRelaxed), 0.001);
+double Balancer::ramp_factor(const Ramp& ramp, double now) const noexcept {
+  const double elapsed = std::max(now - ramp.start.load(kRelaxed), 0.001);
   if (elapsed >= options_.slow_start_s) return 1.0;
   double part = elapsed / options_.slow_start_s;
   if (options_.slow_start_aggression != 1.0) part = std::pow(part, 1.0 / options_.slow_start_aggression);
-  const auto from = static_cast<double>(lane.ramp_from.load(kRelaxed));
+  const auto from = static_cast<double>(ramp.from.load(kRelaxed));
   return from + (1.0 - from) * std::max(options_.slow_start_min, part);
 }
 
 // ok or drain_sticky: the backend may take this pick. Anything else: why it may not.
 Reason Balancer::verdict(const Choice& choice, Id id) const noexcept {
   if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return Reason::empty;
-  const Lane& lane = choice.lanes[id];
   Reason answer = Reason::ok;
-  const std::uint8_t held = choice.flags[id].load(kRelaxed) & choice.mask;
+  const std::uint8_t held = choice.held(id);
   if (held != 0) {
     if ((held & ~(kRamping | kDraining)) != 0)
       return (held & ~kFull) == 0 ? Reason::overloaded : Reason::rehashed;
@@ -57,15 +62,11 @@ Reason Balancer::verdict(const Choice& choice, Id id) const noexcept {
       answer = Reason::drain_sticky;
     }
     if ((held & kRamping) != 0 &&
-        unit(mix64(choice.salt ^ (id * kGolden))) >= ramp_factor(lane, choice.ask.now)) {
+        unit(mix64(choice.salt ^ (id * kGolden))) >= ramp_factor(choice.storage.ramps[id], choice.ask.now)) {
       return Reason::slow_start;
     }
   }
-  if (choice.bound < kNever) {
-    const double cap = std::ceil(choice.bound * lane.weight.load(kRelaxed));
-    if (static_cast<double>(lane.in_flight.load(kRelaxed)) >= cap) return Reason::over_bound;
-  }
-  return answer;
+  return choice.over_bound(id) ? Reason::over_bound : answer;
 }
 
 // By weight among all that may take the pick, backends in slow start with the part of their weight that they
@@ -75,14 +76,9 @@ Id Balancer::fallback(Choice& choice, std::uint64_t x) const noexcept {
   const auto open = [&](std::size_t i) {
     const Id id = table.members[i];
     if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return 0.0;
-    const std::uint8_t held = choice.flags[id].load(kRelaxed) & choice.mask;
-    if ((held & ~kRamping) != 0) return 0.0;
-    const Lane& lane = choice.lanes[id];
-    if (choice.bound < kNever && static_cast<double>(lane.in_flight.load(kRelaxed)) >=
-                                     std::ceil(choice.bound * lane.weight.load(kRelaxed))) {
-      return 0.0;
-    }
-    return table.weights[i] * (held != 0 ? ramp_factor(lane, choice.ask.now) : 1.0);
+    const std::uint8_t held = choice.held(id);
+    if ((held & ~kRamping) != 0 || choice.over_bound(id)) return 0.0;
+    return table.weights[i] * (held != 0 ? ramp_factor(choice.storage.ramps[id], choice.ask.now) : 1.0);
   };
   double total = 0.0;
   for (std::size_t i = 0; i < table.members.size(); ++i) total += open(i);
@@ -156,7 +152,7 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
         const Id id = table.members[i];
         double score;
         if (murmur) {
-          text = entries_[id].key;
+          text = keys_[id];
           text += '-';
           if (choice.ask.key != nullptr) {
             text.append(static_cast<const char*>(choice.ask.key), choice.ask.key_size);
@@ -172,8 +168,7 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
           score = -std::log(u) * table.inverse_weight[i];
         }
         const auto better = [&](double than, Id holder) {
-          return score < than ||
-                 (murmur && holder != 0 && score == than && entries_[id].key > entries_[holder].key);
+          return score < than || (murmur && holder != 0 && score == than && keys_[id] > keys_[holder]);
         };
         if (better(lowest_anybody, best_anybody)) {
           lowest_anybody = score;
@@ -204,18 +199,20 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
 }
 
 // Whether b is to be preferred over a. Equal loads leave a, which was drawn first.
-bool Balancer::less_loaded(const Tier& tier, const Lane& a, const Lane& b, double now) const noexcept {
-  const double weight_a = a.weight.load(kRelaxed);
-  const double weight_b = b.weight.load(kRelaxed);
-  const double pending_a = a.in_flight.load(kRelaxed);
-  const double pending_b = b.in_flight.load(kRelaxed);
-  if (options_.table.policy != Policy::peak_ewma) return pending_b * weight_a < pending_a * weight_b;
+bool Balancer::less_loaded(const Tier& tier, const Storage& storage, Id a, Id b) const noexcept {
+  const Lane& lane_a = storage.lanes[a];
+  const Lane& lane_b = storage.lanes[b];
+  const double weight_a = lane_a.weight.load(kRelaxed);
+  const double weight_b = lane_b.weight.load(kRelaxed);
+  const double pending_a = lane_a.in_flight.load(kRelaxed);
+  const double pending_b = lane_b.in_flight.load(kRelaxed);
+  if (!storage.latencies) return pending_b * weight_a < pending_a * weight_b;
   const double mean = tier.table.total_weight / static_cast<double>(tier.table.members.size());
-  const auto load = [&](const Lane& lane, double pending, double weight) {
-    const double cost = cost_of(lane, now);
+  const auto load = [&](Id id, double pending, double weight) {
+    const double level = storage.latencies[id].level.load(kRelaxed);
     // Who has not answered yet gets one request, and then no more until it does.
-    if (cost == 0.0) return pending > 0.0 ? kUnmeasured + pending : 0.0;
-    return cost * (1.0 + pending * mean / weight);
+    if (level == 0.0) return pending > 0.0 ? kUnmeasured * (1.0 + pending) : 0.0;
+    return level * (1.0 + pending * mean / weight);
   };
   return load(b, pending_b, weight_b) < load(a, pending_a, weight_a);
 }
@@ -235,20 +232,18 @@ void Balancer::choose_two(Choice& choice) const noexcept {
       std::vector<bool> without;
       if (choice.ask.exclude != nullptr) without = *choice.ask.exclude;
       if (drawn[0] != 0) {
-        without.resize(std::max<std::size_t>(without.size(), choice.capacity), false);
+        without.resize(std::max<std::size_t>(without.size(), choice.storage.capacity), false);
         without[drawn[0]] = true;
       }
       Ask ask = choice.ask;
       ask.exclude = without.empty() ? nullptr : &without;
-      Choice rest{ask,         choice.tier,  choice.flags,  choice.lanes,   choice.mask,
-                  choice.salt, choice.bound, choice.reason, choice.capacity};
+      Choice rest{ask, choice.tier, choice.storage, choice.mask, choice.salt, choice.bound, choice.reason};
       drawn[which] = fallback(rest, x);
       x = next_draw(x);
     }
   }
   choice.id = drawn[0];
-  if (drawn[1] != 0 && drawn[0] != 0 &&
-      less_loaded(choice.tier, choice.lanes[drawn[0]], choice.lanes[drawn[1]], choice.ask.now)) {
+  if (drawn[1] != 0 && drawn[0] != 0 && less_loaded(choice.tier, choice.storage, drawn[0], drawn[1])) {
     choice.id = drawn[1];
   }
   if (choice.ask.trace != nullptr) {
@@ -275,7 +270,7 @@ void Balancer::choose_least(Choice& choice) const noexcept {
   for (std::size_t i = 0; i < table.members.size(); ++i) {
     const Id id = table.members[i];
     if (!open(id)) continue;
-    const double pending = choice.lanes[id].in_flight.load(kRelaxed);
+    const double pending = choice.storage.lanes[id].in_flight.load(kRelaxed);
     const int order = tied == 0.0 ? -1 : compare(pending, table.weights[i], least, least_weight);
     if (order < 0) {
       least = pending;
@@ -292,7 +287,7 @@ void Balancer::choose_least(Choice& choice) const noexcept {
     for (std::size_t i = 0; i < table.members.size(); ++i) {
       const Id id = table.members[i];
       if (!open(id)) continue;
-      const double pending = choice.lanes[id].in_flight.load(kRelaxed);
+      const double pending = choice.storage.lanes[id].in_flight.load(kRelaxed);
       if (compare(pending, table.weights[i], least, least_weight) != 0) continue;
       choice.id = id;
       if (left < table.weights[i]) break;
@@ -306,14 +301,8 @@ Decision Balancer::decide(const Ask& given) const noexcept {
   const Generation* g = generation_.load(std::memory_order_acquire);
   if (g->tiers.empty()) return {0, Reason::empty, given.position};
   Ask ask = given;
-  const std::uint64_t x = draw(options_.seed, ask.position);
   const bool hashed = is_hash_policy(options_.table.policy);
-  std::uint64_t next = ask.position + 1;
-  if (hashed && !ask.keyed) {
-    ask.hash = x;
-  } else if (hashed) {
-    next = ask.position;
-  }
+  if (hashed && !ask.keyed) ask.hash = draw(options_.seed, ask.position);
   const Tier* tier = g->sole.load(kRelaxed);
   std::uint64_t cursor = ask.position;
   const bool shared = tier == nullptr;
@@ -325,36 +314,48 @@ Decision Balancer::decide(const Ask& given) const noexcept {
       cursor = ask.position / 100 * tier->load.load(kRelaxed) + g->rank[step].load(kRelaxed);
     }
   }
-  const Table& table = tier->table;
-  if (table.members.empty()) return {0, Reason::none_healthy, next};
-  const bool panic = tier->panic.load(kRelaxed);
+  Decision decision = decide_in(*g, *tier, ask, cursor);
+  // Nobody there takes it: a zone or a priority that is full, or excluded, is no dead end.
+  const bool refused = tier->panic.load(kRelaxed) && options_.panic_fail;
+  for (std::size_t i = 0; i < g->tiers.size() && decision.id == 0 && !refused; ++i) {
+    const Tier* other = g->tiers[i].get();
+    if (other == tier || (other->panic.load(kRelaxed) && options_.panic_fail)) continue;
+    const Decision found = decide_in(*g, *other, ask, ask.position);
+    if (found.id != 0 || found.reason == Reason::overloaded) decision = found;
+    decision.next = ask.position + 1;
+  }
+  if (shared) decision.next = ask.position + 1;
+  if (hashed && ask.keyed) decision.next = ask.position;
+  return decision;
+}
+
+// The pick if this tier takes it; `next` is the position after it if it takes all.
+Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& ask,
+                             std::uint64_t cursor) const noexcept {
+  const bool hashed = is_hash_policy(options_.table.policy);
+  const std::uint64_t x = hashed ? ask.hash : draw(options_.seed, ask.position);
+  std::uint64_t next = ask.position + 1;
+  const Table& table = tier.table;
   Reason reason = Reason::ok;
-  if (panic) {
+  if (tier.panic.load(kRelaxed)) {
     if (options_.panic_fail) return {0, Reason::none_healthy, next};
     reason = Reason::panic;
-  } else if (tier->rank > 0) {
+  } else if (tier.rank > 0) {
     reason = Reason::failover;
-  } else if (tier->remote) {
+  } else if (tier.remote) {
     reason = Reason::spilled_zone;
   }
   double bound = kNever;
   if (options_.load_bound > 0.0) {
-    const double live = tier->live_weight.load(kRelaxed);
-    if (live > 0.0) bound = options_.load_bound * (tier->in_flight.load(kRelaxed) + 1.0) / live;
+    const double live = tier.live_weight.load(kRelaxed);
+    if (live > 0.0) bound = options_.load_bound * (tier.in_flight.load(kRelaxed) + 1.0) / live;
   }
-  Choice choice{ask,
-                *tier,
-                g->storage->flags.get(),
-                g->storage->lanes.get(),
-                tier->mask.load(kRelaxed),
-                hashed ? ask.hash : x,
-                bound,
-                reason,
-                g->storage->capacity};
+  Choice choice{ask, tier, *g.storage, tier.mask.load(kRelaxed), x, bound, reason};
   const auto trace = [&](Id id, Reason answer) {
     if (ask.trace != nullptr) ask.trace->push_back({id, answer});
   };
-  switch (table.kind) {
+  // Where a pick has no key, the shares of a layout by key are all that counts.
+  switch (hashed && !ask.keyed && table.drawn() ? TableKind::alias : table.kind) {
     case TableKind::list:
     case TableKind::schedule: {
       const std::size_t n = table.kind == TableKind::list ? table.members.size() : table.ids.size();
@@ -368,7 +369,7 @@ Decision Balancer::decide(const Ask& given) const noexcept {
         if (answer == Reason::ok) {
           choice.id = id;
           // Places of those who take no picks are passed once for all, which keeps the order of the others.
-          if (!shared) next = ask.position + step + 1;
+          next = ask.position + step + 1;
         }
       }
       if (choice.id == 0) choice.id = fallback(choice, x);
@@ -385,7 +386,7 @@ Decision Balancer::decide(const Ask& given) const noexcept {
         trace(table.members[index], answer);
         if (answer == Reason::ok) {
           choice.id = table.members[index];
-          if (!shared) next = ask.position + step + 1;
+          next = ask.position + step + 1;
         }
       }
       if (choice.id == 0) choice.id = fallback(choice, x);
@@ -418,8 +419,7 @@ Decision Balancer::decide(const Ask& given) const noexcept {
   if (choice.id == 0) {
     bool full = false;
     for (const Id id : table.members) {
-      const std::uint8_t held = choice.flags[id].load(kRelaxed) & choice.mask;
-      full = full || (held & ~kRamping) == kFull;
+      full = full || (choice.held(id) & ~kRamping) == kFull;
     }
     return {0, full ? Reason::overloaded : Reason::none_healthy, next};
   }

@@ -21,10 +21,6 @@ constexpr double kIdleLooks = 16.0;
 constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMostPoints = std::uint64_t{1} << 24;
 
-std::uint64_t key_hash(const Member& member, std::uint64_t seed = 0) noexcept {
-  return xxh64(member.key->data(), member.key->size(), seed);
-}
-
 // Weights as whole numbers without a common factor; empty if they are not whole numbers.
 std::vector<std::uint64_t> whole_weights(const std::vector<double>& weights) {
   std::vector<std::uint64_t> whole;
@@ -81,12 +77,6 @@ void build_weighted_round_robin(Table& table, Compat compat) {
   const std::uint64_t n = table.members.size();
   table.kind = TableKind::schedule;
   if (compat == Compat::lvs || compat == Compat::nginx) {
-    if (whole.empty()) throw std::invalid_argument("this compat mode takes whole numbers as weights");
-    if (period > kMostBuckets || period * n > (kSmoothWork << 9)) {
-      throw std::invalid_argument(
-          "the period of the weights (their sum over their greatest common divisor) is above " +
-          std::to_string(kMostBuckets) + " picks");
-    }
     table.ids.assign(
         ids_of(compat == Compat::lvs ? lvs_schedule(whole) : smooth_schedule(whole), table.members));
     return;
@@ -135,11 +125,10 @@ struct Point {
   Id owner;
 };
 
-void check_points(double count) {
-  if (!(count <= static_cast<double>(kMostPoints))) {
-    throw std::invalid_argument("the ring would have more than " + std::to_string(kMostPoints) +
-                                " points; lower the weights or the points for one unit of weight");
-  }
+// Points of Envoy's ring, all backends together.
+double envoy_points(double smallest_share, const TableOptions& options) noexcept {
+  return std::min(std::ceil(smallest_share * static_cast<double>(options.ring_min)) / smallest_share,
+                  static_cast<double>(options.ring_max));
 }
 
 // 160 points for a unit of weight, each the CRC-32 of host, zero, port and the point before it.
@@ -161,19 +150,19 @@ void nginx_points(std::vector<Point>& ring, const Member& member, std::uint32_t 
   }
 }
 
+bool by_id(const Member& a, const Member& b) noexcept { return a.id < b.id; }
+
 void build_ring(Table& table, const std::vector<Member>& members, const TableOptions& options) {
   std::vector<Point> ring;
   table.kind = TableKind::ring;
   switch (options.compat) {
     case Compat::nginx:
       table.ring_32 = true;
-      check_points(table.total_weight * options.points);
       for (const Member& member : members) nginx_points(ring, member, options.points);
       break;
     case Compat::libmemcached: {
       table.ring_32 = true;
       const auto n = static_cast<double>(members.size());
-      check_points(160.0 * n);
       for (const Member& member : members) {
         const auto digests = static_cast<std::uint32_t>(
             std::floor(static_cast<float>(member.weight / table.total_weight) * 40.0 * n + 0.0000000001));
@@ -191,9 +180,7 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
     case Compat::envoy_murmur2: {
       double smallest = 1.0;
       for (const Member& member : members) smallest = std::min(smallest, member.weight / table.total_weight);
-      const double scale = std::min(std::ceil(smallest * static_cast<double>(options.ring_min)) / smallest,
-                                    static_cast<double>(options.ring_max));
-      check_points(scale);
+      const double scale = envoy_points(smallest, options);
       double current = 0.0;
       double target = 0.0;
       for (const Member& member : members) {
@@ -209,11 +196,9 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
       break;
     }
     default:
-      check_points(table.total_weight * options.points);
       for (const Member& member : members) {
-        const std::uint64_t node = key_hash(member);
         const auto count = static_cast<std::uint64_t>(std::ceil(member.weight * options.points));
-        for (std::uint64_t i = 0; i < count; ++i) ring.push_back({draw(node, i), member.id});
+        for (std::uint64_t i = 0; i < count; ++i) ring.push_back({draw(member.hash, i), member.id});
       }
   }
   // Stable, so that of equal points the one of the member added first stays.
@@ -223,7 +208,6 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
                            [](const Point& a, const Point& b) { return a.hash == b.hash; }),
                ring.end());
   }
-  if (ring.empty()) throw std::invalid_argument("the ring has no point: every weight is too small a share");
   table.points.reserve(ring.size());
   table.owners.reserve(ring.size());
   for (const Point& point : ring) {
@@ -239,6 +223,18 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
     while (next < ring.size() && (table.points[next] >> table.ring_shift) < bucket) ++next;
     table.first_point[bucket] = static_cast<std::uint32_t>(next);
   }
+  // Every point owns the arc that ends at it.
+  if (members.size() == 1) return;
+  std::vector<std::uint64_t> arcs(1 + std::max_element(members.begin(), members.end(), by_id)->id, 0);
+  const std::uint64_t around = table.ring_32 ? 0xFFFFFFFFu : ~std::uint64_t{0};
+  std::uint64_t previous = table.points.back();
+  for (std::size_t i = 0; i < table.points.size(); ++i) {
+    arcs[table.owners[i]] += (table.points[i] - previous) & around;
+    previous = table.points[i];
+  }
+  std::vector<double> shares;
+  for (const Member& member : members) shares.push_back(static_cast<double>(arcs[member.id]));
+  table.alias = alias_table(shares);
 }
 
 void build_maglev(Table& table, const std::vector<Member>& members, const TableOptions& options) {
@@ -250,8 +246,8 @@ void build_maglev(Table& table, const std::vector<Member>& members, const TableO
   std::vector<double> weights;
   std::vector<Id> ids;
   for (const Member* member : sorted) {
-    offsets.push_back(key_hash(*member) % options.slots);
-    skips.push_back(key_hash(*member, 1) % (options.slots - 1) + 1);
+    offsets.push_back(member->hash % options.slots);
+    skips.push_back(xxh64(member->key->data(), member->key->size(), 1) % (options.slots - 1) + 1);
     weights.push_back(member->weight / table.total_weight);
     ids.push_back(member->id);
   }
@@ -269,7 +265,7 @@ void build_stable(Table& table, const std::vector<Member>& members, const TableO
     return;
   }
   std::vector<std::uint64_t> hashes;
-  for (const Member& member : members) hashes.push_back(key_hash(member));
+  for (const Member& member : members) hashes.push_back(member.hash);
   const std::vector<std::uint32_t> owners = stable_fill(hashes, table.weights, options.slots, options.slack);
   table.ids.assign(ids_of(owners, table.members));
   table.slots_held.resize(members.size());
@@ -278,11 +274,6 @@ void build_stable(Table& table, const std::vector<Member>& members, const TableO
 
 void build_jump(Table& table) {
   const std::vector<std::uint64_t> whole = whole_weights(table.weights);
-  const std::uint64_t buckets = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
-  if (whole.empty() || buckets > kMostBuckets) {
-    throw std::invalid_argument("jump takes whole numbers as weights, which add up to at most " +
-                                std::to_string(kMostBuckets) + " when their common factor is taken out");
-  }
   std::vector<Id> ids;
   for (std::size_t i = 0; i < whole.size(); ++i) ids.insert(ids.end(), whole[i], table.members[i]);
   table.kind = TableKind::jump;
@@ -309,6 +300,39 @@ std::size_t Table::nbytes() const noexcept {
          alias.capacity() * 8 + stride.capacity() * 2 + points.capacity() * 8 +
          owners.capacity() * sizeof(Id) + first_point.capacity() * 4 + node_hash.capacity() * 8 +
          inverse_weight.capacity() * 8 + slots_held.capacity() * 4;
+}
+
+void check_size(const std::vector<double>& weights, const TableOptions& options) {
+  if (weights.empty()) return;
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  const auto n = static_cast<double>(weights.size());
+  if (options.policy == Policy::ketama) {
+    const bool envoy = options.compat == Compat::envoy || options.compat == Compat::envoy_murmur2;
+    const double smallest = *std::min_element(weights.begin(), weights.end()) / total;
+    const double points = envoy                                    ? envoy_points(smallest, options)
+                          : options.compat == Compat::libmemcached ? 160.0 * n
+                                                                   : total * options.points + n;
+    if (points > static_cast<double>(kMostPoints)) {
+      throw std::invalid_argument("the ring would have more than " + std::to_string(kMostPoints) +
+                                  " points; lower the weights or the points for one unit of weight");
+    }
+    return;
+  }
+  const bool walk = options.compat == Compat::lvs || options.compat == Compat::nginx;
+  if (options.policy != Policy::jump && !walk) return;
+  const std::vector<std::uint64_t> whole = whole_weights(weights);
+  const std::uint64_t sum = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
+  if (!walk && (whole.empty() || sum > kMostBuckets)) {
+    throw std::invalid_argument("jump takes whole numbers as weights, which add up to at most " +
+                                std::to_string(kMostBuckets) + " when their common factor is taken out");
+  }
+  if (!walk) return;
+  if (whole.empty()) throw std::invalid_argument("this compat mode takes whole numbers as weights");
+  if (sum > kMostBuckets || sum * weights.size() > (kSmoothWork << 9)) {
+    throw std::invalid_argument(
+        "the period of the weights (their sum over their greatest common divisor) is above " +
+        std::to_string(kMostBuckets) + " picks");
+  }
 }
 
 bool is_prime(std::uint64_t n) noexcept {
@@ -415,12 +439,19 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
     if (member.weight > 0.0) members.push_back(member);
   }
   const bool equal = options.policy == Policy::round_robin || options.policy == Policy::random;
+  table.members.reserve(members.size());
+  table.weights.reserve(members.size());
   for (const Member& member : members) {
     table.members.push_back(member.id);
     table.weights.push_back(equal ? 1.0 : member.weight);
     table.total_weight += table.weights.back();
   }
   if (members.empty()) return table;
+  check_size(table.weights, options);
+  const auto differ = [&] {
+    return std::any_of(table.weights.begin(), table.weights.end(),
+                       [&](double weight) { return weight != table.weights.front(); });
+  };
   switch (options.policy) {
     case Policy::round_robin:
     case Policy::random:
@@ -450,12 +481,14 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
     case Policy::rendezvous:
       table.kind = TableKind::rendezvous;
       for (const Member& member : members) {
-        table.node_hash.push_back(key_hash(member));
+        table.node_hash.push_back(member.hash);
         table.inverse_weight.push_back(1.0 / member.weight);
       }
+      if (differ()) table.alias = alias_table(table.weights);
       break;
     case Policy::jump:
       build_jump(table);
+      if (differ()) table.alias = alias_table(table.weights);
       break;
     case Policy::stable:
       table.kind = TableKind::slots;

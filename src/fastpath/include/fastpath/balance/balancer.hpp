@@ -16,6 +16,7 @@
 
 #include "fastpath/balance/draw.hpp"
 #include "fastpath/balance/table.hpp"
+#include "fastpath/balance/tournament.hpp"
 #include "fastpath/cpu.hpp"
 #include "fastpath/epoch.hpp"
 
@@ -81,33 +82,45 @@ struct Options {
   Outlier outlier;
 };
 
-// One cache line a backend.
-struct alignas(64) Lane {
+// What picks read of every backend; what only some policies and options need is beside it.
+struct Lane {
   std::atomic<std::uint32_t> in_flight{0};
-  std::uint16_t tier = 0;
-  std::uint16_t consecutive = 0;  // failures in a row
+  std::uint32_t place = 0;  // in its tier's tournament
   std::atomic<double> weight{0.0};
-  std::atomic<double> cost{0.0};   // peak_ewma, seconds
-  std::atomic<double> stamp{0.0};  // when cost was true
-  std::uint32_t passed = 0;        // reports in this interval
-  std::uint32_t failed = 0;
-  double ejected_until = 0.0;
-  std::atomic<float> ramp_from{0.0F};
-  std::uint16_t ejections = 0;
-  bool ejected_this_interval = false;
-  std::atomic<double> ramp_start{0.0};
 
+  double load() const noexcept {
+    return in_flight.load(std::memory_order_relaxed) / weight.load(std::memory_order_relaxed);
+  }
   void copy_from(const Lane& other) noexcept;
 };
-static_assert(sizeof(Lane) == 64);
+static_assert(sizeof(Lane) == 16);
+
+// peak_ewma. Costs decay alike, so they are compared as they would be at one reference time (`level`), for
+// which a pick needs no clock.
+struct Latency {
+  std::atomic<double> cost{0.0};   // seconds
+  std::atomic<double> stamp{0.0};  // when cost was true
+  std::atomic<double> level{0.0};
+
+  void copy_from(const Latency& other) noexcept;
+};
+
+struct Ramp {
+  std::atomic<double> start{0.0};
+  std::atomic<float> from{0.0F};
+
+  void copy_from(const Ramp& other) noexcept;
+};
 
 struct Storage {
-  explicit Storage(std::size_t n) : capacity(n), flags(new std::atomic<std::uint8_t>[n]), lanes(new Lane[n]) {
-    for (std::size_t i = 0; i < n; ++i) flags[i].store(kGone, std::memory_order_relaxed);
-  }
+  Storage(std::size_t n, bool measured, bool ramped);
+  std::size_t nbytes() const noexcept;
+
   std::size_t capacity;
   std::unique_ptr<std::atomic<std::uint8_t>[]> flags;
   std::unique_ptr<Lane[]> lanes;
+  std::unique_ptr<Latency[]> latencies;  // null but for peak_ewma
+  std::unique_ptr<Ramp[]> ramps;         // null without slow start
 };
 
 // The backends of one priority, or of the local zone in it, or of the other zones.
@@ -120,7 +133,12 @@ struct Tier {
   std::size_t total = 0;  // with a weight and not draining
   std::size_t healthy = 0;
   std::atomic<std::uint32_t> flagged{0};  // members with any flag
+  std::atomic<std::uint32_t> ramping{0};  // members in slow start
+  // Of the members that take picks; counted in whole units, so that no flip leaves a rounding error behind.
   std::atomic<double> live_weight{0.0};
+  unsigned __int128 live_units = 0;
+  double unit = 1.0;
+  Tournament least;  // least_request
   std::atomic<std::uint32_t> in_flight{0};
   std::atomic<std::uint8_t> mask{0xFF};  // flags that keep a backend from being picked
   std::atomic<bool> panic{false};
@@ -169,9 +187,7 @@ class Balancer {
 
   // --- picks
   // `now` matters only while uses_time() is true.
-  bool uses_time() const noexcept {
-    return uses_clock_ || next_event_ < std::numeric_limits<double>::infinity();
-  }
+  bool uses_time() const noexcept { return next_event_ < std::numeric_limits<double>::infinity(); }
   Id pick(double now) noexcept {
     for (;;) {
       Ask ask;
@@ -233,6 +249,7 @@ class Balancer {
   void set_position(std::uint64_t position) noexcept { position_.store(position, std::memory_order_relaxed); }
 
   // --- members
+  void reserve(std::size_t more);  // before so many are added
   Id add(const std::string& key, double weight, int priority, bool local, double now, bool ramp);
   void remove(Id id);
   void set_key(Id id, const std::string& key);
@@ -266,9 +283,11 @@ class Balancer {
     return options_.outlier.on || options_.table.policy == Policy::peak_ewma;
   }
   void report(Id id, bool ok, double latency_s, double now);  // latency below 0: unknown
+  // A request was given up after so long: it would have taken at least that.
+  void report_abandoned(Id id, double waited_s, double now);
   bool due(double now) const noexcept { return now >= next_event_; }
   void tick(double now);
-  double cost(Id id, double now) const noexcept { return cost_of(storage_->lanes[id], now); }
+  double cost(Id id, double now) const noexcept;
   double effective_weight(Id id, double now) const noexcept;  // with slow start
 
   const Generation* generation() const noexcept { return generation_.load(std::memory_order_acquire); }
@@ -279,12 +298,20 @@ class Balancer {
 
  private:
   struct Entry {
-    std::string key;
-    double weight = 0.0;
-    int priority = 0;
-    bool local = true;
-    bool present = false;
+    std::uint64_t hash = 0;   // of the key
     std::uint64_t order = 0;  // of addition
+    std::uint32_t priority : 31 = 0;
+    std::uint32_t local : 1 = 1;
+    std::uint16_t tier = 0;
+    bool present = false;
+  };
+  struct Record {  // of outlier detection
+    double ejected_until = 0.0;
+    std::uint32_t passed = 0;  // reports in this interval
+    std::uint32_t failed = 0;
+    std::uint16_t consecutive = 0;  // failures in a row
+    std::uint16_t ejections = 0;
+    bool ejected_this_interval = false;
   };
 
   // decide() for the common case: one tier, and nothing wrong with the backend that comes first.
@@ -313,15 +340,24 @@ class Balancer {
         const Id other = table.alias_owner(next_draw(x));
         if (id == other || !open(other)) return decide(ask);
         if (!open(id)) return decide(ask);
-        const Lane* lanes = g->storage->lanes.get();
-        if (less_loaded(*tier, lanes[id], lanes[other], ask.now)) id = other;
+        if (less_loaded(*tier, *g->storage, id, other)) id = other;
         break;
       }
       case TableKind::slots:
-      case TableKind::ring:
-      case TableKind::jump:
-        id = table.first_owner(draw(options_.seed, ask.position));
+        id = table.slot_owner(draw(options_.seed, ask.position));
         break;
+      case TableKind::ring:
+      case TableKind::rendezvous:
+      case TableKind::jump:
+        id = table.alias_owner(draw(options_.seed, ask.position));
+        break;
+      case TableKind::scan: {
+        if (tier->ramping.load(std::memory_order_relaxed) != 0) return decide(ask);
+        const std::size_t place = tier->least.pick(unit(draw(options_.seed, ask.position)));
+        if (place == Tournament::kNobody) return decide(ask);
+        id = table.members[place];
+        break;
+      }
       default:
         return decide(ask);
     }
@@ -338,20 +374,25 @@ class Balancer {
     return sticky_[mixed >> sticky_shift_].load(std::memory_order_relaxed) == sticky_tag(mixed);
   }
   struct Choice;
-  double ramp_factor(const Lane& lane, double now) const noexcept;
+  double ramp_factor(const Ramp& ramp, double now) const noexcept;
   Reason verdict(const Choice& choice, Id id) const noexcept;
   Id fallback(Choice& choice, std::uint64_t x) const noexcept;
   void choose_hashed(Choice& choice) const noexcept;
   void choose_two(Choice& choice) const noexcept;
   void choose_least(Choice& choice) const noexcept;
-  bool less_loaded(const Tier& tier, const Lane& a, const Lane& b, double now) const noexcept;
-  double cost_of(const Lane& lane, double now) const noexcept;
+  bool less_loaded(const Tier& tier, const Storage& storage, Id a, Id b) const noexcept;
+  Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask,
+                     std::uint64_t cursor) const noexcept;
+  void measure(Latency& latency, double seen, double now);
+  void update_load(Tier& tier, Id id) noexcept;
+  double weight(Id id) const noexcept { return storage_->lanes[id].weight.load(std::memory_order_relaxed); }
   void set_flags(Id id, std::uint8_t set, std::uint8_t clear);
   void count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept;
-  void publish_loads(Generation& generation) const;
+  void publish_loads(Generation& generation);
   void eject(Id id, double now);
   void sweep(double now);
   void schedule_event();
+  void reset(Id id);
   void start_ramp(Id id, double from, double now);
   std::vector<bool> subset() const;
 
@@ -360,13 +401,15 @@ class Balancer {
   std::atomic<Generation*> generation_{nullptr};
   std::unique_ptr<std::atomic<std::uint16_t>[]> sticky_;
   int sticky_shift_ = 0;
-  bool uses_clock_ = false;
   bool dirty_ = false;
   double next_event_ = std::numeric_limits<double>::infinity();
 
   std::shared_ptr<Storage> storage_;
-  std::vector<Entry> entries_;  // by id
-  std::deque<Id> free_ids_;     // oldest first, so that an id rests before it is used again
+  std::vector<Entry> entries_;     // by id
+  std::vector<std::string> keys_;  // by id, where the policy needs them
+  std::vector<Record> records_;    // by id, with outlier detection
+  std::size_t present_ = 0;
+  std::deque<Id> free_ids_;  // without leases; oldest first, so that an id rests before it is used again
   std::uint64_t additions_ = 0;
   std::uint32_t total_in_flight_ = 0;
   std::uint32_t retries_ = 0;
@@ -374,6 +417,10 @@ class Balancer {
   std::vector<Id> ramping_;
   double next_sweep_ = std::numeric_limits<double>::infinity();
   std::uint64_t jitter_draws_ = 0;
+  // Latencies: time as it passed, which a clock that is set back does not stop; and the time of levels.
+  double latest_ = -std::numeric_limits<double>::infinity();
+  double set_back_ = 0.0;
+  double reference_ = 0.0;
   EpochDomain domain_;
 };
 

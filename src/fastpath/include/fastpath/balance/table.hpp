@@ -51,8 +51,14 @@ struct TableOptions {
 struct Member {
   Id id = 0;
   double weight = 1.0;
-  const std::string* key = nullptr;  // what is hashed for the backend
+  std::uint64_t hash = 0;            // of its key: XXH64
+  const std::string* key = nullptr;  // where the layout takes more than the hash (needs_keys)
 };
+
+inline bool needs_keys(const TableOptions& options) noexcept {
+  return options.policy == Policy::maglev ||
+         (options.compat != Compat::none && is_hash_policy(options.policy));
+}
 
 // Ids in two bytes each while they fit.
 class IdArray {
@@ -92,8 +98,10 @@ struct Table {
   std::vector<double> weights;  // of the members
   double total_weight = 0.0;
 
-  IdArray ids;                       // schedule: ids in order of picks; slots; jump: buckets
-  std::vector<std::uint64_t> alias;  // low half: threshold, high half: index of the other member
+  IdArray ids;  // schedule: ids in order of picks; slots; jump: buckets
+  // Low half: threshold, high half: index of the other member. Empty: everybody has the same share. Also in
+  // layouts by key whose shares are cheaper to draw from than a hash is to look up (drawn()).
+  std::vector<std::uint64_t> alias;
   std::vector<std::uint16_t> stride;
   std::vector<std::uint64_t> points;       // ring, sorted
   std::vector<Id> owners;                  // of the points
@@ -106,6 +114,11 @@ struct Table {
 
   std::size_t nbytes() const noexcept;
 
+  // Whether a pick without a key comes from the alias table.
+  bool drawn() const noexcept {
+    return kind == TableKind::alias || kind == TableKind::ring || kind == TableKind::rendezvous ||
+           kind == TableKind::jump;
+  }
   Id alias_owner(std::uint64_t x) const noexcept {
     const std::uint64_t i = reduce(x, members.size());
     if (alias.empty()) return members[i];
@@ -162,9 +175,12 @@ inline double rendezvous_score(std::uint64_t hash, std::uint64_t node, double in
   return -std::log(unit_above_zero(mix64(hash ^ node))) * inverse_weight;
 }
 
-// Builds the table of `members` (in order of their addition). Members of weight 0 get no place. `before` is
-// the table to repair, or null. Throws std::invalid_argument when the table would be larger than the options
+// Throws std::invalid_argument when the table of these weights (all above 0) would be larger than the options
 // allow.
+void check_size(const std::vector<double>& weights, const TableOptions& options);
+
+// Builds the table of `members` (in order of their addition). Members of weight 0 get no place. `before` is
+// the table to repair, or null. Throws as check_size().
 Table build_table(const std::vector<Member>& members, const TableOptions& options, const Table* before);
 
 // The parts, each of which the tests hold against known answers.
