@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastpath import packets
+
 __all__ = ["five_tuple", "five_tuples"]
 
 Address = str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -100,15 +102,15 @@ def _column(values: Any, n: int, name: str, most: int) -> NDArray[np.int64]:
 
 
 def five_tuples(
-    srcs: NDArray[Any],
-    dsts: NDArray[Any],
-    protocols: Any,
+    srcs: Any,
+    dsts: Any = None,
+    protocols: Any = None,
     src_ports: Any = 0,
     dst_ports: Any = 0,
     *,
     size: int = 40,
 ) -> NDArray[np.uint8]:
-    """The keys of many flows of one family.
+    """The keys of many flows: of columns of one family, or of frames.
 
     Parameters
     ----------
@@ -117,12 +119,18 @@ def five_tuples(
     size : int, default 40
         40, or 16 for IPv4 alone.
 
+    Alone, the first argument may be frames (a list of bytes, or :class:`fastpath.packets.Frames`), or what
+    :func:`fastpath.packets.parse` made of them: see :func:`fastpath.packets.five_tuples`.
+
     Returns
     -------
     ndarray of uint8, shape (n, size)
         Row by row what :func:`five_tuple` gives.
     """
     size = _checked_size(size)
+    if dsts is None and protocols is None:
+        is_fields = isinstance(srcs, np.ndarray) and srcs.dtype == packets.DTYPE
+        return packets.five_tuples(srcs if is_fields else packets.parse(srcs), size=size)
     srcs, dsts = (
         np.zeros(0, np.uint32) if np.shape(array) == (0,) else np.asarray(array) for array in (srcs, dsts)
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import os
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastpath._packets import DTYPE, checksum, parse_buffer, parse_list, updated_checksum
+from fastpath._packets import (
+    DTYPE,
+    checksum,
+    keys_of,
+    parse_buffer,
+    parse_list,
+    pcap_records,
+    updated_checksum,
+)
 
 __all__ = ["DTYPE", "Flag", "Frames", "checksum", "five_tuples", "parse", "read_pcap", "update_checksum"]
 
@@ -42,7 +49,7 @@ class Flag(enum.IntFlag):
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Frames inside one buffer.
+    """Frames inside one buffer; :func:`parse` checks that they are.
 
     Attributes
     ----------
@@ -67,7 +74,10 @@ class Frames:
 
 
 def parse(
-    frames: Frames | bytes | NDArray[np.uint8] | Iterable[bytes], offsets: Any = None
+    frames: Frames | bytes | NDArray[np.uint8] | Iterable[bytes],
+    offsets: Any = None,
+    *,
+    out: NDArray[np.void] | None = None,
 ) -> NDArray[np.void]:
     """Header fields of many Ethernet frames.
 
@@ -77,6 +87,8 @@ def parse(
         Frames start with the destination address and have no check sequence.
     offsets : integer array of shape (n + 1,)
         For one buffer: frame ``i`` is ``frames[offsets[i]:offsets[i + 1]]``.
+    out : ndarray of :data:`DTYPE`, shape (n,), optional
+        Where to write. Large batches are several times faster with it: fresh memory costs more than parsing.
 
     Returns
     -------
@@ -89,23 +101,21 @@ def parse(
     TypeError
         Frames are not bytes, or offsets not integers.
     ValueError
-        Offsets are not ascending or leave the buffer.
+        Offsets are not ascending, or a frame leaves the buffer.
 
     Notes
     -----
-    Releases the GIL for buffers. About 15 ns a frame.
+    Releases the GIL for buffers. About 12 ns a frame.
     """
     if isinstance(frames, Frames):
-        starts, lengths = frames.offsets, frames.lengths
-        data = frames.data
         if offsets is not None:
             raise TypeError("offsets belong to one buffer of frames")
+        data = _checked_bytes(frames.data)
+        starts, lengths = _whole(frames.offsets, "offsets"), _whole(frames.lengths, "lengths")
     elif isinstance(frames, bytes | bytearray | memoryview | np.ndarray):
         if offsets is None:
             raise TypeError("one buffer of frames needs offsets")
-        data = frames if isinstance(frames, np.ndarray) else np.frombuffer(frames, np.uint8)
-        if data.dtype != np.uint8 or data.ndim != 1:
-            raise TypeError(f"frames must be uint8[n], got {data.dtype} of shape {data.shape}")
+        data = _checked_bytes(frames if isinstance(frames, np.ndarray) else np.frombuffer(frames, np.uint8))
         limits = np.asarray(offsets)
         if limits.dtype.kind not in "iu":
             raise TypeError(f"offsets must be integers, got an array of {limits.dtype}")
@@ -115,7 +125,6 @@ def parse(
             raise ValueError(f"offsets must be ascending and within 0..{len(data)}")
         starts = limits[:-1].astype(np.uint64)
         lengths = (limits[1:] - limits[:-1]).astype(np.uint64)
-        data = np.ascontiguousarray(data)
     else:
         if offsets is not None:
             raise TypeError("offsets belong to one buffer of frames")
@@ -126,39 +135,55 @@ def parse(
         for frame in listed:
             if not isinstance(frame, bytes):
                 raise TypeError(f"each frame must be bytes, got {type(frame).__name__}")
-        out = np.empty(len(listed), DTYPE)
-        parse_list(listed, out)
-        return out
-    out = np.empty(len(starts), DTYPE)
-    parse_buffer(data, starts, lengths, out)
-    return out
+        return parse_list(listed, out)
+    return parse_buffer(data, starts, lengths, out)
 
 
-def five_tuples(fields: NDArray[np.void]) -> NDArray[np.uint8]:
-    """Flow keys of parsed frames, as :func:`fastpath.keys.five_tuple` makes them (40 bytes).
+def _checked_bytes(data: Any) -> NDArray[np.uint8]:
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 1:
+        shape = f" of shape {data.shape}" if isinstance(data, np.ndarray) else ""
+        raise TypeError(f"frames must be uint8[n], got {getattr(data, 'dtype', type(data).__name__)}{shape}")
+    return np.ascontiguousarray(data)
+
+
+def _whole(values: Any, name: str) -> NDArray[np.uint64]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got an array of {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape (n,), got {array.shape}")
+    # What is negative becomes larger than any buffer.
+    return np.require(array, np.uint64, ["C", "A"])
+
+
+def five_tuples(fields: NDArray[np.void], *, size: int = 40) -> NDArray[np.uint8]:
+    """Flow keys of parsed frames, as :func:`fastpath.keys.five_tuple` makes them.
 
     Parameters
     ----------
     fields : ndarray of :data:`DTYPE`, shape (n,)
+    size : int, default 40
+        40, or 16 for IPv4 alone.
 
     Returns
     -------
-    ndarray of uint8, shape (n, 40)
-        A row of zeros for a frame without an IP header. Later fragments have ports 0.
+    ndarray of uint8, shape (n, size)
+        A row of zeros for a frame without an IP header, or with one of IPv6 where the size is 16. Later
+        fragments have ports 0.
+
+    Notes
+    -----
+    Releases the GIL. About 3 ns a frame.
     """
     if not isinstance(fields, np.ndarray) or fields.dtype != DTYPE:
         raise TypeError(f"fields must come from parse(), got {type(fields).__name__}")
-    keys = np.zeros((len(fields), 40), np.uint8)
-    for flag, width, family in ((Flag.IPV4, 4, 4), (Flag.IPV6, 16, 6)):
-        rows = np.flatnonzero(fields["flags"] & flag)
-        keys[rows, :width] = fields["src"][rows, :width]
-        keys[rows, width : 2 * width] = fields["dst"][rows, :width]
-        for start, name in ((2 * width, "src_port"), (2 * width + 2, "dst_port")):
-            ports = fields[name][rows].astype(">u2").view(np.uint8).reshape(-1, 2)
-            keys[rows, start : start + 2] = ports
-        keys[rows, 2 * width + 4] = fields["protocol"][rows]
-        keys[rows, 39] = family
-    return keys
+    if fields.ndim != 1:
+        raise ValueError(f"fields must have shape (n,), got {fields.shape}")
+    if not hasattr(size, "__index__"):
+        raise TypeError(f"size must be an int, got {type(size).__name__}")
+    if size not in (16, 40):
+        raise ValueError(f"size must be 16 (IPv4) or 40, got {size}")
+    return keys_of(np.require(fields, requirements=["C", "A"]), size)
 
 
 def read_pcap(source: str | os.PathLike[str] | bytes) -> Frames:
@@ -174,38 +199,26 @@ def read_pcap(source: str | os.PathLike[str] | bytes) -> Frames:
         It is no pcap file of Ethernet frames, or a record leaves the file.
     """
     contents = source if isinstance(source, bytes) else Path(source).read_bytes()
-    magics = {
-        b"\xd4\xc3\xb2\xa1": ("<", 1e-6),
-        b"\xa1\xb2\xc3\xd4": (">", 1e-6),
-        b"\x4d\x3c\xb2\xa1": ("<", 1e-9),
-        b"\xa1\xb2\x3c\x4d": (">", 1e-9),
+    magic = contents[:4]
+    if magic == b"\n\r\r\n":
+        raise ValueError("a pcapng file, not a pcap file: `editcap -F pcap` makes one of it")
+    formats = {
+        b"\xd4\xc3\xb2\xa1": (False, 1e-6),
+        b"\xa1\xb2\xc3\xd4": (True, 1e-6),
+        b"\x4d\x3c\xb2\xa1": (False, 1e-9),
+        b"\xa1\xb2\x3c\x4d": (True, 1e-9),
     }
-    if len(contents) < 24 or contents[:4] not in magics:
-        raise ValueError(f"not a pcap file: it starts with {contents[:4].hex() or 'nothing'}")
-    order, unit = magics[contents[:4]]
-    (link,) = struct.unpack_from(order + "I", contents, 20)
+    if len(contents) < 24 or magic not in formats:
+        raise ValueError(f"not a pcap file: it starts with {magic.hex() or 'nothing'}")
+    big_endian, unit_s = formats[magic]
+    link = int.from_bytes(contents[20:24], "big" if big_endian else "little")
+    # The upper four bits are the length of a check sequence, of no meaning unless another bit is set.
     if link & 0x0FFFFFFF != 1:
         raise ValueError(f"the link type must be 1 (Ethernet), got {link & 0x0FFFFFFF}")
-    record = struct.Struct(order + "IIII")
-    offsets, lengths, times = [], [], []
-    at = 24
-    while at < len(contents):
-        if len(contents) - at < 16:
-            raise ValueError(f"the record header at byte {at} leaves the file of {len(contents)} bytes")
-        seconds, fraction, length, _ = record.unpack_from(contents, at)
-        at += 16
-        if length > len(contents) - at:
-            raise ValueError(f"the record at byte {at} of {length} bytes leaves the file of {len(contents)}")
-        offsets.append(at)
-        lengths.append(length)
-        times.append(seconds + fraction * unit)
-        at += length
-    return Frames(
-        np.frombuffer(contents, np.uint8),
-        np.array(offsets, np.uint64),
-        np.array(lengths, np.uint64),
-        np.array(times, np.float64),
-    )
+    offsets, lengths, times_s, end = pcap_records(contents, big_endian, unit_s)
+    if end != len(contents):
+        raise ValueError(f"the record at byte {end} leaves the file of {len(contents)} bytes")
+    return Frames(np.frombuffer(contents, np.uint8), offsets, lengths, times_s)
 
 
 def update_checksum(checksum: int, before: bytes, after: bytes) -> int:

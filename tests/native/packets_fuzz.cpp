@@ -48,6 +48,25 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   CHECK((out.flags & fastpath::kPacketLater) == 0 || ports == 0);
   CHECK((out.flags & fastpath::kPacketLater) == 0 || (out.flags & fastpath::kPacketFragment) != 0);
   CHECK((out.flags & fastpath::kPacketQinq) == 0 || (out.flags & fastpath::kPacketVlan) != 0);
+  for (const std::size_t key_size : {fastpath::kIpv4KeySize, fastpath::kKeySize}) {
+    std::vector<std::uint8_t> key(key_size, 0xEE);
+    fastpath::packet_key(out, key_size, key.data());
+    CHECK(key_size == fastpath::kIpv4KeySize || key.back() == 0 || key.back() == 4 || key.back() == 6);
+  }
+  // Offsets and lengths from anywhere: what leaves the buffer ends the batch.
+  std::uint64_t offsets[3] = {0, size / 2, size};
+  std::uint64_t lengths[3] = {size, size - size / 2, 0};
+  fastpath::PacketFields batch[3];
+  CHECK(fastpath::parse_packets(frame.data(), size, offsets, lengths, 3, batch) == 3);
+  for (int i = 0; i < 3; ++i) {
+    if (size < 16) continue;
+    std::memcpy(&offsets[i], &frame[0], 8);
+    std::memcpy(&lengths[i], &frame[8], 8);
+    if (i == 1) offsets[i] %= size + 1;
+    if (i == 2) lengths[i] = ~std::uint64_t{0} - offsets[i] + 1;
+  }
+  const std::size_t done = fastpath::parse_packets(frame.data(), size, offsets, lengths, 3, batch);
+  for (std::size_t i = 0; i < done; ++i) CHECK(offsets[i] <= size && lengths[i] <= size - offsets[i]);
   const std::uint16_t sum = fastpath::checksum_fold(fastpath::checksum_add(frame.data(), frame.size()));
   if (size >= 4 && size % 2 == 0) {
     std::vector<std::uint8_t> changed = frame;

@@ -12,8 +12,9 @@ import dpkt
 import numpy as np
 import pytest
 
+from fastpath import _packets as compiled
 from fastpath import packets
-from fastpath.keys import five_tuple
+from fastpath.keys import five_tuple, five_tuples
 from fastpath.packets import Flag
 
 MACS = bytes.fromhex("020000000001"), bytes.fromhex("0200000000ff")
@@ -161,6 +162,119 @@ def test_keys_of_flows(generated: list[tuple[bytes, Flag]]) -> None:
         assert key.tobytes() == five_tuple(*sides, int(row["protocol"]), *ports)
 
 
+def test_keys_of_flows_from_frames(generated: list[tuple[bytes, Flag]]) -> None:
+    frames = [frame for frame, _ in generated]
+    fields = packets.parse(frames)
+    keys = packets.five_tuples(fields)
+    assert np.array_equal(five_tuples(frames), keys)
+    assert np.array_equal(five_tuples(fields[::2]), keys[::2])
+    short = five_tuples(fields, size=16)
+    is_ipv4 = (fields["flags"] & Flag.IPV4) != 0
+    assert np.array_equal(short[is_ipv4, :13], keys[is_ipv4, :13])
+    assert not short[~is_ipv4].any()
+    assert not short[:, 13:].any()
+
+
+def test_frames_made_by_hand_are_checked() -> None:
+    """Offsets and lengths that leave the buffer are an error, in whatever way they do."""
+    data = np.arange(100, dtype=np.uint8)
+    times = np.zeros(2)
+
+    def frames(offsets: Any, lengths: Any, data: Any = data) -> packets.Frames:
+        return packets.Frames(data, offsets, lengths, times)
+
+    assert packets.parse(frames([0, 86], [14, 14]))["length"].tolist() == [14, 14]
+    assert packets.parse(frames(np.array([100, 0]), np.array([0, 100])))["length"].tolist() == [0, 100]
+    for offsets, lengths in (
+        ([0, 101], [1, 0]),
+        ([0, 90], [1, 11]),
+        ([0, -1], [1, 1]),
+        ([0, 1], [1, -1]),
+        ([0, 2**63], [1, 2**63]),
+        ([0, 50], [1, 2**64 - 50]),
+        ([0, 50], [1]),
+        ([[0, 50]], [[1, 1]]),
+    ):
+        with pytest.raises(ValueError):
+            whole = [
+                np.array(column, np.int64 if np.min(column) < 0 else np.uint64)
+                for column in (offsets, lengths)
+            ]
+            packets.parse(frames(*whole))
+    for bad in (
+        frames([0.0], [1.0]),
+        frames([0], [1], data.astype(np.int16)),
+        frames([0], [1], data.reshape(10, 10)),
+        frames([0], [1], b"abc"),
+        frames("ab", "cd"),
+        frames(None, None),
+    ):
+        with pytest.raises(TypeError):
+            packets.parse(bad)
+    assert packets.parse(frames([1], [20], data[::2]))["length"].tolist() == [20]
+    for call in (
+        lambda: compiled.parse_buffer(data, np.zeros(2), np.zeros(2, np.uint64), None),
+        lambda: compiled.parse_buffer(
+            data.view(np.int8), np.zeros(2, np.uint64), np.zeros(2, np.uint64), None
+        ),
+        lambda: compiled.keys_of(np.zeros(3, packets.DTYPE)[::2], 40),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_out_is_written_and_checked(generated: list[tuple[bytes, Flag]]) -> None:
+    frames = [frame for frame, _ in generated[:50]]
+    expected = packets.parse(frames)
+    out = np.full(50, 255, np.uint8).repeat(96).view(packets.DTYPE)
+    assert packets.parse(frames, out=out) is out
+    assert np.array_equal(out, expected)
+    joined, offsets = b"".join(frames), np.cumsum([0, *map(len, frames)])
+    out[:] = 0
+    assert packets.parse(joined, offsets, out=out) is out
+    assert np.array_equal(out, expected)
+    readonly = expected.copy()
+    readonly.flags.writeable = False
+    for bad, error in (
+        (out[:49], ValueError),
+        (np.zeros(100, packets.DTYPE)[::2], ValueError),
+        (readonly, ValueError),
+        (np.zeros(50), TypeError),
+        ([0] * 50, TypeError),
+    ):
+        for call in (lambda: packets.parse(frames, out=bad), lambda: packets.parse(joined, offsets, out=bad)):  # noqa: B023
+            with pytest.raises(error):
+                call()
+    with pytest.raises(ValueError, match="lie"):
+        packets.parse(out.view(np.uint8), np.arange(51), out=out)
+
+
+def test_a_udp_length_beyond_its_datagram_is_malformed() -> None:
+    for start, is_fragment in ((b"\x45\0\0\x1c\0\0\0\0", False), (b"\x45\0\0\x1c\0\0\x20\0", True)):
+        ip = start + b"\x40\x11" + bytes(10)
+        for length in (8, 9, 65535):
+            frame = b"".join(MACS) + b"\x08\0" + ip + struct.pack(">HHHH", 1, 2, length, 0) + bytes(20)
+            flags = Flag(int(packets.parse([frame])[0]["flags"]))
+            # The length of a first fragment is that of the whole datagram.
+            assert bool(flags & Flag.UDP) == (length == 8 or is_fragment)
+            assert bool(flags & Flag.MALFORMED) == (length > 8 and not is_fragment)
+
+
+@pytest.mark.parametrize("kind", [0, 43, 51, 60, 135, 139, 140])
+def test_every_extension_header_is_passed(kind: int) -> None:
+    """Lengths are in units of eight bytes, of four for authentication (RFC 4302)."""
+    for units in (0, 1, 2, 7, 255):
+        size = (units + 2) * 4 if kind == 51 else (units + 1) * 8
+        header = bytes([17, units]) + bytes(size - 2)
+        udp = struct.pack(">HHHH", 53, 5353, 8, 0)
+        packet = struct.pack(">IHBB", 6 << 28, size + 8, kind, 9) + bytes(32) + header + udp
+        frame = b"".join(MACS) + b"\x86\xdd" + packet
+        row = packets.parse([frame])[0]
+        assert Flag(int(row["flags"])) == Flag.IPV6 | Flag.UDP
+        assert (row["protocol"], row["src_port"], row["dst_port"]) == (17, 53, 5353)
+        assert row["payload"] == len(frame)
+
+
 def test_arp() -> None:
     arp = dpkt.arp.ARP(op=2, sha=MACS[1], spa=b"\x0a\0\0\1", tha=MACS[0], tpa=b"\x0a\0\0\2")
     frame = bytes(dpkt.ethernet.Ethernet(dst=MACS[0], src=MACS[1], type=0x0806, data=arp))
@@ -250,6 +364,8 @@ def test_bad_pcap(tmp_path: Path) -> None:
         b"",
         good[:23],
         b"\n\r\r\n" + good,
+        good[:32] + b"\xff" * 4 + good[36:],
+        pcap_of([bytes(60)], ">")[:32] + b"\x7f" + pcap_of([bytes(60)], ">")[33:],
         good[:-1],
         good[:30],
         pcap_of([b"x"], link=101),
@@ -304,6 +420,11 @@ def test_bad_checksum_and_key_arguments() -> None:
         (lambda: packets.update_checksum(1, b"ab", b"cdef"), ValueError),
         (lambda: packets.update_checksum(1, "ab", "cd"), TypeError),
         (lambda: packets.five_tuples(np.zeros(3)), TypeError),
+        (lambda: packets.five_tuples(np.zeros((3, 3), packets.DTYPE)), ValueError),
+        (lambda: packets.five_tuples(np.zeros(3, packets.DTYPE), size=13), ValueError),
+        (lambda: packets.five_tuples(np.zeros(3, packets.DTYPE), size="40"), TypeError),
+        (lambda: five_tuples([b"ab", "cd"]), TypeError),
+        (lambda: five_tuples(np.zeros(3, np.uint32)), TypeError),
     ):
         with pytest.raises(error):
             call()

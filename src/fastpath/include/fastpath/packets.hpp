@@ -1,4 +1,4 @@
-// Header fields of Ethernet frames, every length checked, and Internet checksums.
+// Header fields of Ethernet frames, every length checked; flow keys of them; and Internet checksums.
 #pragma once
 
 #include <cstddef>
@@ -59,9 +59,10 @@ static_assert(sizeof(PacketFields) == 96);
 
 namespace packet_detail {
 
-// Ports, types and flags behind an IP header. `end` is where the datagram or the frame ends.
+// Ports, types and flags behind an IP header. `end` is where the datagram or the frame ends, `datagram_end`
+// where the datagram would.
 inline void parse_transport(const std::uint8_t* frame, std::size_t at, std::size_t end,
-                            PacketFields& out) noexcept {
+                            std::size_t datagram_end, PacketFields& out) noexcept {
   std::size_t size = 0;
   switch (out.protocol) {
     case 6:
@@ -109,7 +110,8 @@ inline void parse_transport(const std::uint8_t* frame, std::size_t at, std::size
     out.tcp_flags = p[13];
     out.flags |= kPacketTcp;
   } else if (out.protocol == 17) {
-    if (load_be16(p + 4) < 8) {
+    const std::size_t length = load_be16(p + 4);
+    if (length < 8 || ((out.flags & kPacketFragment) == 0 && length > datagram_end - at)) {
       out.flags |= kPacketMalformed;
       return;
     }
@@ -155,7 +157,7 @@ inline void parse_ipv4(const std::uint8_t* frame, std::size_t at, std::size_t si
     out.flags |= kPacketLater;
     return;
   }
-  parse_transport(frame, at + header, at + total < size ? at + total : size, out);
+  parse_transport(frame, at + header, at + total < size ? at + total : size, at + total, out);
 }
 
 inline void parse_ipv6(const std::uint8_t* frame, std::size_t at, std::size_t size,
@@ -177,7 +179,8 @@ inline void parse_ipv6(const std::uint8_t* frame, std::size_t at, std::size_t si
   std::memcpy(out.src, p + 8, 16);
   std::memcpy(out.dst, p + 24, 16);
   if (size - at < total) out.flags |= kPacketTruncated;
-  const std::size_t end = at + total < size ? at + total : size;
+  const std::size_t datagram_end = at + total;
+  const std::size_t end = datagram_end < size ? datagram_end : size;
   std::uint8_t next = p[6];
   at += 40;
   // Extension headers, see RFC 8200 section 4; each is at least eight bytes, so the loop ends with the frame.
@@ -214,7 +217,7 @@ inline void parse_ipv6(const std::uint8_t* frame, std::size_t at, std::size_t si
       return;
     }
   }
-  parse_transport(frame, at, end, out);
+  parse_transport(frame, at, end, datagram_end, out);
 }
 
 }  // namespace packet_detail
@@ -265,6 +268,36 @@ inline void parse_packet(const std::uint8_t* frame, std::size_t size, PacketFiel
     out.dst_ipv4 = load_be32(p + 24);
     out.payload = static_cast<std::uint32_t>(at + 28);
   }
+}
+
+// Frames inside a buffer of `size` bytes. Returns how many were read: less than n if the next one leaves it.
+inline std::size_t parse_packets(const std::uint8_t* data, std::size_t size, const std::uint64_t* offsets,
+                                 const std::uint64_t* lengths, std::size_t n, PacketFields* out) noexcept {
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint64_t offset = offsets[i];
+    const std::uint64_t length = lengths[i];
+    if (offset > size || length > size - offset) return i;
+    parse_packet(data + offset, length, out[i]);
+  }
+  return n;
+}
+
+inline constexpr std::size_t kIpv4KeySize = 16;
+inline constexpr std::size_t kKeySize = 40;
+
+// The key of a packet's flow: addresses, ports, protocol, zero-padded to kIpv4KeySize (IPv4 alone) or to
+// kKeySize, where the last byte is the family. Zeros for a frame without such a header.
+inline void packet_key(const PacketFields& fields, std::size_t key_size, std::uint8_t* key) noexcept {
+  std::memset(key, 0, key_size);
+  const bool is_ipv6 = (fields.flags & kPacketIpv6) != 0;
+  if (is_ipv6 ? key_size != kKeySize : (fields.flags & kPacketIpv4) == 0) return;
+  const std::size_t width = is_ipv6 ? 16 : 4;
+  std::memcpy(key, fields.src, width);
+  std::memcpy(key + width, fields.dst, width);
+  store_be16(key + 2 * width, fields.src_port);
+  store_be16(key + 2 * width + 2, fields.dst_port);
+  key[2 * width + 4] = fields.protocol;
+  if (key_size == kKeySize) key[kKeySize - 1] = is_ipv6 ? 6 : 4;
 }
 
 // The sum of RFC 1071, not yet folded: add up parts (each but the last of even size), then fold.
