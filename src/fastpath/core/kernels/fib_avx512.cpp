@@ -38,7 +38,6 @@ inline Vector splat(std::uint64_t value) { return _mm512_set1_epi64(static_cast<
 inline Vector byte_of(Vector value, unsigned shift) {
   return _mm512_and_si512(_mm512_srli_epi64(value, shift), splat(0xFF));
 }
-inline Vector low32(Vector value) { return _mm512_and_si512(value, splat(0xFFFFFFFF)); }
 
 // Loads are done one by one: on current cores that outruns gather instructions of 64-bit words.
 template <typename T>
@@ -72,17 +71,20 @@ inline void ask_ahead(const void* addresses) {
   _mm_prefetch(static_cast<const char*>(addresses) + kAhead, _MM_HINT_T0);
 }
 
-// The word of a large node's map that holds `slot`.
-inline Vector word_of(Vector slot) { return _mm512_srli_epi64(_mm512_mullo_epi32(slot, splat(293)), 14); }
-// The marks of that word up to and including the slot's.
-inline Vector marks_below(Vector slot, Vector word, Vector marks) {
-  const Vector first = _mm512_sub_epi64(_mm512_slli_epi64(word, 6), _mm512_slli_epi64(word, 3));
-  return _mm512_andnot_si512(_mm512_sllv_epi64(splat(~std::uint64_t{1}), _mm512_sub_epi64(slot, first)),
-                             marks);
+// The word of a large node's map that holds `slot`: slot / kWordSlots.
+inline Vector word_of(Vector slot) { return _mm512_mulhi_epu16(slot, splat(65536 / kWordSlots + 1)); }
+// How far a map's word is shifted up for its marks behind the slot to drop out, and the count above them.
+inline Vector rest_of(Vector slot) {
+  const Vector first = _mm512_mullo_epi16(word_of(slot), splat(kWordSlots));
+  return _mm512_sub_epi64(_mm512_add_epi64(first, splat(63)), slot);
 }
 // `leaf` where it is an answer, `otherwise` where not.
 inline Vector better(Vector leaf, Vector none, Vector otherwise) {
   return _mm512_mask_mov_epi64(leaf, _mm512_cmpeq_epi64_mask(leaf, none), otherwise);
+}
+// The same for entries, whose lower halves are leaves; what comes above an answer does not matter.
+inline Vector better_entry(Vector entry, Vector none, Vector otherwise) {
+  return _mm512_mask_mov_epi32(otherwise, _mm512_cmpneq_epi32_mask(entry, none), entry);
 }
 inline void store_answers(std::uint32_t* out, Vector answers) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi64_epi32(answers));
@@ -169,6 +171,7 @@ template <typename Leaf>
 inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) noexcept {
   const Vector none = splat(view.none), deep_leaf = splat(view.deep);
+  const Vector none_leaf = _mm512_set1_epi32(static_cast<int>(view.none));
   std::size_t i = 0;
   for (; i + kChunk <= n; i += kChunk) {
     if (in_few_slots(addresses + i)) {
@@ -186,8 +189,8 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector unit = _mm512_srli_epi64(entry[g], 33);
       const Vector marks = fetch<std::uint64_t>(view.arena, at[g]);
-      const Vector interval = _mm512_add_epi64(
-          _mm512_popcnt_epi64(marks_below(slot[g], word_of(slot[g]), marks)), _mm512_srli_epi64(marks, 56));
+      const Vector counted = _mm512_popcnt_epi64(_mm512_sllv_epi64(marks, rest_of(slot[g])));
+      const Vector interval = _mm512_add_epi64(counted, _mm512_srli_epi64(marks, 56));
       const Vector entries = _mm512_slli_epi64(_mm512_add_epi64(unit, splat(kWords)), 3);
       at[g] = _mm512_add_epi64(entries, _mm512_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1));
     }
@@ -197,7 +200,8 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
       const Vector leaf = fetch<Leaf>(view.arena, at[g]);
       deep[g] = _mm512_cmpeq_epi64_mask(leaf, deep_leaf);
       any_deep |= deep[g];
-      store_answers(out + i + kLanes * g, better(leaf, none, better(low32(entry[g]), none, splat(missing))));
+      store_answers(out + i + kLanes * g,
+                    better(leaf, none, better_entry(entry[g], none_leaf, splat(missing))));
     }
     if (any_deep == 0) continue;
     for (std::size_t g = 0; g < kGroups; ++g) {
@@ -222,12 +226,10 @@ template <int kShift>
 inline Vector place_in(Vector entry, Vector slot, Vector marks) {
   const __mmask8 large = _mm512_testn_epi64_mask(entry, splat(std::uint64_t{1} << 32));
   const Vector unit = _mm512_srli_epi64(entry, 33);
-  const Vector word = word_of(slot);
   // A tiny node's starts: one bit for each byte below the slot.
   const Vector slots = _mm512_shuffle_epi8(slot, _mm512_set4_epi32(0x08080808, 0x08080808, 0, 0));
   const Vector starts = _mm512_maskz_set1_epi8(_mm512_cmpgt_epu8_mask(slots, marks), 1);
-  const Vector counted =
-      _mm512_popcnt_epi64(_mm512_mask_mov_epi64(starts, large, marks_below(slot, word, marks)));
+  const Vector counted = _mm512_popcnt_epi64(_mm512_mask_sllv_epi64(starts, large, marks, rest_of(slot)));
   const Vector interval = _mm512_mask_add_epi64(counted, large, counted, _mm512_srli_epi64(marks, 56));
   const Vector first = _mm512_mask_mov_epi64(splat(1), large, splat(kWords));
   const Vector entries = _mm512_slli_epi64(_mm512_add_epi64(unit, first), 3);
@@ -247,6 +249,7 @@ template <typename Leaf>
 inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) noexcept {
   const Vector none = splat(view.none), deep_leaf = splat(view.deep);
+  const Vector none_leaf = _mm512_set1_epi32(static_cast<int>(view.none));
   std::size_t i = 0;
   for (; i + kChunk <= n; i += kChunk) {
     Vector top[kGroups], entry[kGroups], answer[kGroups], at[kGroups];
@@ -261,7 +264,7 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector row = _mm512_or_si512(_mm512_slli_epi64(at[g], 8), byte_of(top[g], 40));
       entry[g] = fetch<std::uint64_t>(view.pages, _mm512_slli_epi64(row, 3));
-      answer[g] = better(low32(entry[g]), none, splat(missing));
+      answer[g] = better_entry(entry[g], none_leaf, splat(missing));
       at[g] = marks_at(entry[g], byte_of(top[g], 32));
       any = _mm512_or_si512(any, entry[g]);
     }
@@ -275,7 +278,7 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
       }
       for (std::size_t g = 0; g < kGroups; ++g) {
         entry[g] = fetch<std::uint64_t>(view.arena, at[g]);
-        answer[g] = better(low32(entry[g]), none, answer[g]);
+        answer[g] = better_entry(entry[g], none_leaf, answer[g]);
         at[g] = marks_at(entry[g], byte_of(top[g], shift - 8));
       }
     }
