@@ -1,5 +1,6 @@
 // Every kernel of this machine against a linear search, on tables small enough to search and dense enough to
 // collide; also the moves of a table that outgrows its arena, and leaves of both widths.
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -76,6 +77,57 @@ void check_all(const Fib& fib, const std::vector<Route>& routes, std::mt19937& r
   }
 }
 
+// IPv4 addresses close to each other, which kernels may take together: in order, and in disorder.
+void check_close(const Fib& fib, const std::vector<Route>& routes, std::mt19937& random) {
+  constexpr std::size_t kAsked = 384;
+  for (const std::uint32_t step : {1u, 17u, 61u, 64u, 255u}) {
+    std::vector<std::uint32_t> asked(kAsked), answers(kAsked), expected(kAsked);
+    const std::uint32_t first = random() % 3 << 24 | random() % 3 << 16 | random() % 0x10000;
+    for (std::size_t i = 0; i < kAsked; ++i) {
+      asked[i] = first + step * static_cast<std::uint32_t>(i);
+    }
+    if (random() % 2 == 0) std::shuffle(asked.begin() + 1, asked.end(), random);
+    for (std::size_t i = 0; i < kAsked; ++i) {
+      std::uint8_t address[16] = {};
+      for (unsigned k = 0; k < 4; ++k) address[k] = static_cast<std::uint8_t>(asked[i] >> (24 - 8 * k));
+      expected[i] = search(routes, 4, address).value;
+    }
+    for (const fastpath::Isa isa :
+         {fastpath::Isa::scalar, fastpath::Isa::avx2, fastpath::Isa::avx512, fastpath::Isa::neon}) {
+      const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_for(isa);
+      if (kernels == nullptr) continue;
+      fib.lookup_many4(*kernels, asked.data(), answers.data(), kAsked, 0);
+      CHECK(answers == expected);
+    }
+  }
+}
+
+// A reader that sleeps under its guard leaves much to free at once; the nodes must not move each time.
+void check_moves(std::mt19937& random) {
+  Fib fib;
+  std::vector<Route> routes(60000);
+  for (std::size_t i = 0; i < routes.size(); ++i) {
+    routes[i] = {{10, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)}, 1, 24, 4};
+  }
+  fib.insert_many(routes);
+  std::size_t moves = 0;
+  const std::uint8_t* arena = fib.view().arena;
+  for (int round = 0; round < 40; ++round) {
+    {
+      const fastpath::EpochDomain::Guard guard(fib.epochs());
+      for (int i = 0; i < 200; ++i) {
+        const Route& route = routes[random() % routes.size()];
+        fib.insert(4, route.address, 24, 1 + static_cast<std::uint32_t>(random() % 60000));
+        if (i % 64 == 0) fib.collect();
+      }
+    }
+    fib.collect();
+    moves += fib.view().arena != arena;
+    arena = fib.view().arena;
+  }
+  CHECK(moves <= 40 / 2);
+}
+
 }  // namespace
 
 int main() {
@@ -111,7 +163,10 @@ int main() {
         routes.push_back(route);
       }
       fib.collect();
-      if (step % 60 == 0) check_all(fib, routes, random);
+      if (step % 60 == 0) {
+        check_all(fib, routes, random);
+        check_close(fib, routes, random);
+      }
     }
     CHECK(fib.size(4) + fib.size(6) == routes.size());
     Fib bulk(1);
@@ -120,5 +175,6 @@ int main() {
     fib.clear();
     check_all(fib, {}, random);
   }
+  check_moves(random);
   return 0;
 }

@@ -259,9 +259,13 @@ void Fib::collect() {
     }
   }
   retired_.resize(kept);
-  // Where much is free, or kept only for snapshots, the nodes move into an arena without it.
+  // Where much is free, or kept only for snapshots, the nodes move into an arena without it. A reader that
+  // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates.
   const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
-  if (unused > kCommitStep + (arena_->top() - unused) / (pinned ? 2 : 16)) relocate(arena_->reserved());
+  const std::size_t used = arena_->top() - unused;
+  if (unused > kCommitStep + used / (pinned ? 2 : 16) && (pinned || replaced_bytes_ > 2 * used)) {
+    relocate(arena_->reserved());
+  }
 }
 
 // Moves all nodes, without the free ones between them, into an arena of another size.
@@ -291,6 +295,7 @@ void Fib::relocate(std::size_t reserve) {
   // What waited to be freed lies in the old arena; pages do not.
   std::erase_if(retired_, [](const Retired& item) { return item.piece.size != 0; });
   retired_bytes_ = 0;
+  replaced_bytes_ = 0;
   publish(std::move(next));
 }
 

@@ -220,6 +220,7 @@ void Fib::retire_replaced() {
   for (const Piece& piece : replaced_) {
     retired_.push_back({epoch, piece});
     retired_bytes_ += piece.size;
+    replaced_bytes_ += piece.size;
   }
   replaced_.clear();
 }

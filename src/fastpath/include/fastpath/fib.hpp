@@ -299,6 +299,7 @@ class Fib {
   std::vector<Piece> replaced_;  // by the update under way
   std::vector<Retired> retired_;
   std::size_t retired_bytes_ = 0;
+  std::size_t replaced_bytes_ = 0;  // since the nodes moved last
   fib::ShortRib short4_;  // lengths 0 to 16
   fib::ShortRib short6_;  // lengths 0 to 24
   std::vector<Page> page_book_;
