@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import ipaddress
 import pickle
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from hypothesis import settings
@@ -41,6 +43,28 @@ def edges(network) -> list:
     return [kind(value) for value in {first, last, max(first - 1, 0), min(last + 1, top)}]
 
 
+MANY = st.lists(st.tuples(networks(), VALUES), max_size=90)
+
+
+def saved_and_opened(fib: Fib) -> Fib:
+    with tempfile.TemporaryDirectory() as folder:
+        fib.save(Path(folder) / "table")
+        return Fib.open(Path(folder) / "table")
+
+
+def as_arrays(entries) -> list:
+    """(addresses, lengths), next hops for each family that has entries."""
+    parts = []
+    for version in (4, 6):
+        chosen = [(network, value) for network, value in entries if network.version == version]
+        if chosen:
+            packed = np.frombuffer(b"".join(network[0].packed for network, _ in chosen), np.uint8)
+            addresses = packed.view(">u4").astype(np.uint32) if version == 4 else packed.reshape(-1, 16)
+            lengths = np.array([network.prefixlen for network, _ in chosen], np.uint8)
+            parts.append(((addresses, lengths), np.array([value for _, value in chosen], np.uint32)))
+    return parts
+
+
 class FibMachine(RuleBasedStateMachine):
     @initialize(plain=st.booleans())
     def make(self, plain: bool) -> None:
@@ -55,10 +79,19 @@ class FibMachine(RuleBasedStateMachine):
         self.twin.insert(network, value)
         self.touched.append(network)
 
-    @rule(many=st.lists(st.tuples(networks(), VALUES), max_size=90))
-    def insert_many(self, many) -> None:
+    @rule(many=MANY, form=st.sampled_from(["str", "network", "text", "arrays", "update"]))
+    def insert_many(self, many, form) -> None:
         prefixes, hops = [str(network) for network, _ in many], [value for _, value in many]
-        assert self.fib.insert_many(prefixes, hops) == self.twin.insert_many(prefixes, hops)
+        if form == "arrays":
+            for arrays, values in as_arrays(many):
+                assert self.fib.insert_many(arrays, values) == len(values)
+        elif form == "update":
+            self.fib.update(many)
+        else:
+            given = {"str": prefixes, "network": [network for network, _ in many]}
+            given["text"] = "\n".join(prefixes).encode()
+            assert self.fib.insert_many(given[form], hops) == len(many)
+        self.twin.insert_many(prefixes, hops)
         self.touched += [network for network, _ in many]
 
     @rule(data=st.data())
@@ -68,9 +101,10 @@ class FibMachine(RuleBasedStateMachine):
             self.fib.delete(network)
             self.twin.delete(network)
 
-    @rule(many=st.lists(networks(), max_size=20))
-    def delete_many(self, many) -> None:
-        assert self.fib.delete_many(many) == self.twin.delete_many(many)
+    @rule(many=st.lists(networks(), max_size=20), arrays=st.booleans())
+    def delete_many(self, many, arrays) -> None:
+        given = [part[0] for part in as_arrays([(network, 0) for network in many])] if arrays else [many]
+        assert sum(map(self.fib.delete_many, given)) == self.twin.delete_many(many)
 
     @rule(network=networks())
     def delete_perhaps_absent(self, network) -> None:
@@ -87,35 +121,94 @@ class FibMachine(RuleBasedStateMachine):
         assert self.fib.get(network) == self.twin.get(network)
         assert list(self.fib.covering(network)) == list(self.twin.covering(network))
         assert list(self.fib.covered(network)) == list(self.twin.covered(network))
+        assert self.fib.parent(network) == self.twin.parent(network)
+        assert list(self.fib.children(network)) == list(self.twin.children(network))
+        assert (network in self.fib) == (network in self.twin.table)
 
-    @rule(how=st.sampled_from([copy.copy, copy.deepcopy, lambda fib: pickle.loads(pickle.dumps(fib))]))
+    @rule(many=st.lists(st.tuples(networks(), VALUES), max_size=8), keep=st.booleans())
+    def beside_another(self, many, keep) -> None:
+        dtype = "uint32" if self.fib.plain else None
+        other, twin = (self.fib.copy() if keep else Fib(dtype=dtype)), Twin(dtype=dtype)
+        twin.table = dict(self.twin.table) if keep else {}
+        for table in (other, twin):
+            table.insert_many([network for network, _ in many], [value for _, value in many])
+            table.delete_many(list(self.twin.table)[::4])
+        assert self.fib.overlaps(other) == self.twin.overlaps(twin)
+        assert list(self.fib.union(other).items()) == list(self.twin.union(twin).items())
+        difference = self.fib.diff(other)
+        assert difference == self.twin.diff(twin)
+        assert (self.fib == other) == (self.twin.table == twin.table)
+        if self.fib.plain:
+            lines = [f"- {network}" for network, _ in difference.removed]
+            lines += [f"+ {network} {value}" for network, value in difference.added]
+            lines += [f"+ {network} {value}" for network, _, value in difference.changed]
+            assert self.fib.update_from("\n".join(lines)) == (
+                len(difference.added) + len(difference.changed),
+                len(difference.removed),
+            )
+            self.twin.table = dict(twin.table)
+            self.touched += [network for network, _ in many]
+
+    @rule()
+    def save_and_open(self) -> None:
+        opened = saved_and_opened(self.fib)
+        assert list(opened.items()) == list(self.twin.items())
+        asked = [address for network in self.touched[-12:] for address in edges(network)]
+        assert [opened.match(address) for address in asked] == [self.twin.match(a) for a in asked]
+
+    @rule(
+        how=st.sampled_from(
+            [
+                copy.copy,
+                copy.deepcopy,
+                lambda fib: pickle.loads(pickle.dumps(fib)),
+                lambda fib: fib.snapshot().copy(),
+                lambda fib: saved_and_opened(fib).copy(),
+            ]
+        )
+    )
     def become_a_copy(self, how) -> None:
         before = self.fib
         self.fib = how(before)
         assert self.fib == before
 
-    @rule(many=st.lists(st.tuples(networks(), VALUES), min_size=1, max_size=12), fail=st.booleans())
-    def change_at_once(self, many, fail) -> None:
-        before = list(self.twin.items())
+    @rule(
+        steps=st.lists(
+            st.one_of(st.tuples(networks(), VALUES), MANY, st.just("clear")), min_size=1, max_size=9
+        ),
+        fail=st.booleans(),
+    )
+    def change_at_once(self, steps, fail) -> None:
+        before, after = list(self.twin.items()), Twin(dtype="uint32" if self.fib.plain else None)
+        after.table = dict(self.twin.table)
         gone = sorted(self.twin.table, key=str)[::3]
+        touched = []
         try:
             with self.fib.transaction() as change:
-                for network, value in many:
-                    change.insert(network, value)
-                change.delete_many(gone)
-                assert list(self.fib.items()) == before
+                for step in steps:
+                    if step == "clear":
+                        change.clear()
+                        after.table.clear()
+                        continue
+                    many = step if isinstance(step, list) else [step]
+                    if isinstance(step, list):
+                        change.insert_many([network for network, _ in many], [value for _, value in many])
+                    else:
+                        change.insert(*step)
+                    after.insert_many([network for network, _ in many], [value for _, value in many])
+                    touched += [network for network, _ in many]
+                assert change.delete_many(gone) == after.delete_many(gone)
+                assert list(self.fib.items()) == list(self.fib.snapshot().items()) == before
                 assert len(self.fib) == len(before)
-                for network, _ in many:
+                for network in touched[-9:]:
                     assert self.fib.get(network) == self.twin.get(network)
                     assert self.fib.match(network[0]) == self.twin.match(network[0])
                 if fail:
                     raise ZeroDivisionError
         except ZeroDivisionError:
             return
-        for network, value in many:
-            self.twin.insert(network, value)
-        self.twin.delete_many(gone)
-        self.touched += [network for network, _ in many]
+        self.twin = after
+        self.touched += touched
 
     @rule()
     def take_snapshot(self) -> None:
@@ -175,4 +268,4 @@ class FibMachine(RuleBasedStateMachine):
 
 
 TestFib = FibMachine.TestCase
-TestFib.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestFib.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

@@ -66,6 +66,22 @@ def test_mapping() -> None:
     other = Fib()
     other.update(fib.items())
     assert other == fib
+    for source in (fib, dict(fib.items()), {"10.0.0.0/8": 1, "10.1.1.0/24": 3}):
+        same = Fib()
+        same.update(source)
+        assert same == fib
+    assert Fib() == Fib(dtype="uint32")
+    numbers = Fib(dtype="uint32")
+    numbers.update(fib)
+    assert numbers == fib
+    assert fib == numbers
+    numbers["10.0.0.0/8"] = 2
+    assert numbers != fib
+    other["10.0.0.0/8"] = "1"
+    assert other != fib
+    assert numbers != other
+    del other["10.0.0.0/8"]
+    assert other != fib
     assert fib != "fib"
     with pytest.raises(TypeError):
         hash(fib)

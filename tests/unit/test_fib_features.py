@@ -284,6 +284,9 @@ def test_update_from(fib) -> None:
         ("+ 192.0.2.0/24 x\n? 1", ValueError),
         ("- 10.0.0.0/8\n- 10.2.0.0/16", KeyError),
         (b"+ 192.0.2.0/24\n", ValueError),
+        (b"+ 192.0.2.0/24 \xff", ValueError),
+        (None, TypeError),
+        (["- 10.0.0.0/8"], TypeError),
         ("+ 1.2.3.4/8 x", ValueError),
     ):
         with pytest.raises(error):

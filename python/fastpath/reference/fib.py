@@ -126,6 +126,43 @@ class Fib:
         outer = to_network(prefix, self.strict)
         return (item for item in self.items() if _within(item[0], outer))
 
+    def parent(self, prefix: Any) -> tuple[Network, Any] | None:
+        """Return the most specific of the prefixes that contain this one and are not it."""
+        inner = to_network(prefix, self.strict)
+        above = [item for item in self.covering(prefix) if item[0] != inner]
+        return above[-1] if above else None
+
+    def children(self, prefix: Any) -> Iterator[tuple[Network, Any]]:
+        """Those within this one that no other one within it contains."""
+        outer = to_network(prefix, self.strict)
+        inside = [item for item in self.covered(prefix) if item[0] != outer]
+        return (
+            item
+            for item in inside
+            if not any(_within(item[0], other) and item[0] != other for other, _ in inside)
+        )
+
+    def overlaps(self, other: Fib) -> bool:
+        """Whether a prefix of one contains a prefix of the other."""
+        return any(_within(a, b) or _within(b, a) for a in self.table for b in other.table)
+
+    def union(self, other: Fib) -> Fib:
+        """Both, the other's next hops where both have a prefix."""
+        both = Fib(strict=self.strict, dtype="uint32" if self.plain else None)
+        both.table = {**self.table, **other.table}
+        return both
+
+    def diff(self, other: Fib) -> tuple[list[Any], list[Any], list[Any]]:
+        """Prefixes added, removed, and with another next hop."""
+        added = [item for item in other.items() if item[0] not in self.table]
+        removed = [item for item in self.items() if item[0] not in other.table]
+        changed = [
+            (network, hop, other.table[network])
+            for network, hop in self.items()
+            if network in other.table and other.table[network] != hop
+        ]
+        return added, removed, changed
+
     def __len__(self) -> int:
         return len(self.table)
 

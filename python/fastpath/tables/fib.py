@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -351,6 +351,8 @@ class Fib(FibCore):
             A prefix to delete is not there; nothing has changed.
 
         """
+        if not isinstance(changes, (str, bytes)):
+            raise TypeError(f"expected changes as str or bytes, not {type(changes).__name__}")
         text = changes.decode() if isinstance(changes, bytes) else changes
         inserted = deleted = 0
         with self.transaction():
@@ -376,12 +378,15 @@ class Fib(FibCore):
     def overlaps(self, other: Fib) -> bool:
         """Whether some address matches in both tables."""
         _checked(other)
-        mine, theirs = (self, other) if len(self) <= len(other) else (other, self)
         return any(
-            theirs.match(network.network_address) is not None
-            or next(theirs.covered(network), None) is not None
-            for network, _ in mine._items()
+            one._holds_any(two.to_arrays(family)[0])
+            for one, two in ((self, other), (other, self))
+            for family in (4, 6)
         )
+
+    def _holds_any(self, addresses: NDArray[Any]) -> bool:
+        found = self.lookup_many(addresses, default=0) == self.lookup_many(addresses, default=1)
+        return bool(found.any())
 
     def union(self, other: Fib) -> Fib:
         """Return a table with the prefixes of both; where both have one, the other's next hop."""
@@ -469,7 +474,7 @@ class Fib(FibCore):
         distinct, rows = np.unique(ids, return_inverse=True)
         hops = [self._hop(number) for number in distinct.tolist()]
         if other.plain:
-            numbers = [hop if isinstance(hop, int) else -1 for hop in hops]
+            numbers = [hop if isinstance(hop, int) and 0 <= hop < 2**32 else -1 for hop in hops]
         else:
             numbers = [known.get(hop, -1) for hop in hops]
         return np.array(numbers, np.int64)[rows] if len(rows) else np.empty(0, np.int64)
@@ -506,7 +511,15 @@ class Fib(FibCore):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fib):
             return NotImplemented
-        return self is other or (self._sizes() == other._sizes() and self._items() == other._items())
+        return self is other or all(self._equals(other, family) for family in (4, 6))
+
+    def _equals(self, other: Fib, family: int) -> bool:
+        mine, theirs = self.to_arrays(family), other.to_arrays(family)
+        return (
+            np.array_equal(mine[0], theirs[0])
+            and np.array_equal(mine[1], theirs[1])
+            and np.array_equal(self._numbered(mine[2], self), other._numbered(theirs[2], self))
+        )
 
     def __repr__(self) -> str:
         v4, v6 = self._sizes()
@@ -524,9 +537,9 @@ class Fib(FibCore):
 
     __copy__ = copy
 
-    def update(self, entries: Iterable[tuple[Prefix, Any]]) -> None:
-        """Insert pairs of prefix and next hop (the ``items()`` of another table, or of a dict)."""
-        pairs = list(entries)
+    def update(self, entries: Mapping[Any, Any] | Iterable[tuple[Prefix, Any]]) -> None:
+        """Insert the entries of a mapping from prefix to next hop, of another table, or of pairs."""
+        pairs = list(entries.items() if isinstance(entries, (Mapping, Fib)) else entries)
         self.insert_many([prefix for prefix, _ in pairs], [next_hop for _, next_hop in pairs])
 
 
