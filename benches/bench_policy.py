@@ -49,7 +49,9 @@ class Set:
         rng = np.random.default_rng(n)
         rules = seeds()
         if n > 1000:
-            rules = rules[rng.integers(0, len(rules), n)]
+            rules = rules[
+                np.sort(rng.integers(0, len(rules), n))
+            ]  # in the order of the seeds: specific rules first
             for side, length in (("src", "slen"), ("dst", "dlen")):
                 mask = ((2**32 - 1) << (32 - rules[length].astype(np.uint64))).astype(np.uint32)
                 moved = rules[side] ^ (rng.integers(0, 4096, n, dtype=np.uint32) << np.uint32(8))

@@ -21,7 +21,8 @@ __all__ = ["five_tuple", "five_tuples"]
 Address = str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _number(value: object, name: str, most: int) -> int:
+def checked_integer(value: object, name: str, most: int) -> int:
+    """An int of 0..most, or TypeError or ValueError naming it."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -31,18 +32,52 @@ def _number(value: object, name: str, most: int) -> int:
     return number
 
 
-def _packed(address: Address, name: str) -> bytes:
-    if isinstance(address, bool) or not isinstance(
-        address, str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
-    ):
+def checked_address(address: object, name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address from text, packed bytes, an int (IPv4) or an :mod:`ipaddress` object."""
+    if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return address
+    if isinstance(address, bool) or not isinstance(address, str | bytes | int):
         raise TypeError(f"{name} must be an address, got {type(address).__name__}")
     if isinstance(address, int):
-        return ipaddress.IPv4Address(address).packed
-    return ipaddress.ip_address(address).packed
+        return ipaddress.IPv4Address(address)
+    return ipaddress.ip_address(address)
+
+
+def checked_sides(srcs: Any, dsts: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Source and destination addresses of many packets: both uint32 (n,), or both uint8 (n, 16)."""
+    srcs, dsts = (
+        np.zeros(0, np.uint32) if np.shape(array) == (0,) else np.asarray(array) for array in (srcs, dsts)
+    )
+    n = len(srcs) if srcs.ndim else 0
+    for array, name in ((srcs, "srcs"), (dsts, "dsts")):
+        if array.dtype not in (np.uint32, np.uint8):
+            raise TypeError(f"{name} must be uint32[n] or uint8[n, 16], got an array of {array.dtype}")
+        if array.shape != ((n,) if array.dtype == np.uint32 else (n, 16)):
+            raise ValueError(f"{name} must be uint32[n] or uint8[n, 16], got shape {array.shape}")
+    if srcs.dtype != dsts.dtype:
+        raise ValueError("srcs and dsts must be of one family")
+    return srcs, dsts
+
+
+def checked_column(values: Any, n: int, name: str, dtype: Any) -> NDArray[Any]:
+    """Integers of n packets, or one for all, as a contiguous array of an unsigned dtype."""
+    array = np.asarray(values)
+    if array.shape == (0,):  # whose dtype says nothing: an empty list is float64
+        array = array.astype(dtype)
+    most = np.iinfo(dtype).max
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got an array of {array.dtype}")
+    if array.ndim == 0:
+        array = np.broadcast_to(array, n)
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
+    if n and array.dtype != dtype and (array.min() < 0 or array.max() > most):
+        raise ValueError(f"{name} must be 0..{most}, got {array.min()}..{array.max()}")
+    return np.ascontiguousarray(array, dtype)
 
 
 def _checked_size(size: int) -> int:
-    number = _number(size, "size", 40)
+    number = checked_integer(size, "size", 40)
     if number not in (16, 40):
         raise ValueError(f"size must be 16 (IPv4) or 40, got {number}")
     return number
@@ -68,7 +103,7 @@ def five_tuple(
     -------
     bytes
     """
-    first, second = _packed(src, "src"), _packed(dst, "dst")
+    first, second = checked_address(src, "src").packed, checked_address(dst, "dst").packed
     size = _checked_size(size)
     if len(first) != len(second):
         raise ValueError(f"src and dst must be of one family, got {src!r} and {dst!r}")
@@ -77,28 +112,13 @@ def five_tuple(
     key = (
         first
         + second
-        + _number(src_port, "src_port", 65535).to_bytes(2, "big")
-        + _number(dst_port, "dst_port", 65535).to_bytes(2, "big")
-        + _number(protocol, "protocol", 255).to_bytes(1, "big")
+        + checked_integer(src_port, "src_port", 65535).to_bytes(2, "big")
+        + checked_integer(dst_port, "dst_port", 65535).to_bytes(2, "big")
+        + checked_integer(protocol, "protocol", 255).to_bytes(1, "big")
     )
     if size == 16:
         return key.ljust(16, b"\0")
     return key.ljust(39, b"\0") + (b"\4" if len(first) == 4 else b"\6")
-
-
-def _column(values: Any, n: int, name: str, most: int) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.shape == (0,):  # whose dtype says nothing: an empty list is float64
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got an array of {array.dtype}")
-    if array.ndim == 0:
-        array = np.broadcast_to(array, n)
-    if array.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), got {array.shape}")
-    if n and (array.min() < 0 or array.max() > most):
-        raise ValueError(f"{name} must be 0..{most}, got {array.min()}..{array.max()}")
-    return array.astype(np.int64)
 
 
 def five_tuples(
@@ -131,17 +151,8 @@ def five_tuples(
     if dsts is None and protocols is None:
         is_fields = isinstance(srcs, np.ndarray) and srcs.dtype == packets.DTYPE
         return packets.five_tuples(srcs if is_fields else packets.parse(srcs), size=size)
-    srcs, dsts = (
-        np.zeros(0, np.uint32) if np.shape(array) == (0,) else np.asarray(array) for array in (srcs, dsts)
-    )
-    n = len(srcs) if srcs.ndim else 0
-    for array, name in ((srcs, "srcs"), (dsts, "dsts")):
-        if array.dtype not in (np.uint32, np.uint8):
-            raise TypeError(f"{name} must be uint32[n] or uint8[n, 16], got an array of {array.dtype}")
-        if array.shape != ((n,) if array.dtype == np.uint32 else (n, 16)):
-            raise ValueError(f"{name} must be uint32[n] or uint8[n, 16], got shape {array.shape}")
-    if srcs.dtype != dsts.dtype:
-        raise ValueError("srcs and dsts must be of one family")
+    srcs, dsts = checked_sides(srcs, dsts)
+    n = len(srcs)
     if size == 16 and srcs.dtype == np.uint8:
         raise ValueError("an IPv6 key has 40 bytes, not 16")
     keys = np.zeros((n, size), np.uint8)
@@ -150,9 +161,9 @@ def five_tuples(
         rows = array if width == 16 else array.astype(">u4").view(np.uint8).reshape(n, 4)
         keys[:, start : start + width] = rows
     for start, values, name in ((0, src_ports, "src_ports"), (2, dst_ports, "dst_ports")):
-        ports = _column(values, n, name, 65535).astype(">u2").view(np.uint8).reshape(n, 2)
+        ports = checked_column(values, n, name, np.uint16).astype(">u2").view(np.uint8).reshape(n, 2)
         keys[:, 2 * width + start : 2 * width + start + 2] = ports
-    keys[:, 2 * width + 4] = _column(protocols, n, "protocols", 255)
+    keys[:, 2 * width + 4] = checked_column(protocols, n, "protocols", np.uint8)
     if size == 40:
         keys[:, 39] = 4 if width == 4 else 6
     return keys

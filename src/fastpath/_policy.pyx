@@ -46,35 +46,30 @@ cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
         uint16_t source_port
         uint16_t destination_port
         uint8_t protocol
+    ctypedef struct PolicyColumns:
+        const void* sources
+        const void* destinations
+        const uint8_t* protocols
+        const uint16_t* source_ports
+        const uint16_t* destination_ports
     cdef cppclass CPolicy "fastpath::Policy":
         CPolicy(uint64_t seed) except +
         void add(const Rule4* four, const Rule6* six) except +
-        void erase(uint32_t id) except +
+        void erase(const Rule4* four, const Rule6* six) except +
         void replace(const vector[Rule4]& four, const vector[Rule6]& six, cbool keep_hits) except +
+        void compile() except +
         uint32_t decide4(const Packet4& packet, cbool count) noexcept
         uint32_t decide6(const Packet6& packet, cbool count) noexcept
-        void decide4_many(
-            const uint32_t* sources,
-            const uint32_t* destinations,
-            const uint8_t* protocols,
-            const uint16_t* source_ports,
-            const uint16_t* destination_ports,
-            size_t n,
-            uint32_t* ids,
-        ) except +
-        void decide6_many(
-            const uint8_t* sources,
-            const uint8_t* destinations,
-            const uint8_t* protocols,
-            const uint16_t* source_ports,
-            const uint16_t* destination_ports,
-            size_t n,
-            uint32_t* ids,
-        ) except +
+        void decide4_many(const PolicyColumns& packets, size_t n, uint32_t* ids) except +
+        void decide6_many(const PolicyColumns& packets, size_t n, uint32_t* ids) except +
         uint64_t hits(uint32_t id) noexcept
         size_t nbytes() except +
-        size_t tuples() except +
+        cbool compiled() noexcept
         void reclaim() noexcept
+
+ctypedef fused RuleOfFamily:
+    Rule4
+    Rule6
 
 
 cdef Address16 wide(address):
@@ -82,6 +77,21 @@ cdef Address16 wide(address):
     result.high = address >> 64
     result.low = address & 0xFFFFFFFFFFFFFFFF
     return result
+
+
+cdef int fill(RuleOfFamily* rule, tuple fields) except -1:
+    # number, order, protocol (256: any), source ports, destination ports, and (family, address, length) of
+    # source and destination; family 0 is any address
+    number, order, protocol, source_ports, destination_ports, source, destination = fields
+    rule.order, rule.id, rule.protocol = order, number, protocol
+    rule.source_ports[0], rule.source_ports[1] = source_ports
+    rule.destination_ports[0], rule.destination_ports[1] = destination_ports
+    rule.source_length, rule.destination_length = source[2], destination[2]
+    if RuleOfFamily is Rule4:
+        rule.source, rule.destination = source[1], destination[1]
+    else:
+        rule.source, rule.destination = wide(source[1]), wide(destination[1])
+    return 0
 
 
 cdef class PolicyCore:
@@ -92,56 +102,50 @@ cdef class PolicyCore:
     def __cinit__(self, seed):
         self.policy.reset(new CPolicy(seed))
 
-    # fields: number, order, protocol (256: any), source ports, destination ports,
-    # (family, address, length) of source and destination; family 0 is any address
-    cdef int fill(self, tuple fields, Rule4* four, Rule6* six) except -1:
+    cdef int fill_both(self, tuple fields, Rule4* four, Rule6* six) except -1:
         """Fills the forms that the rule has; returns 1 (IPv4), 2 (IPv6) or 3."""
-        number, order, protocol, source_ports, destination_ports, source, destination = fields
-        cdef int families = 3
-        if 4 in (source[0], destination[0]):
-            families = 1
-        elif 6 in (source[0], destination[0]):
-            families = 2
-        if families & 1:
-            four.order, four.id, four.protocol = order, number, protocol
-            four.source_ports[0], four.source_ports[1] = source_ports
-            four.destination_ports[0], four.destination_ports[1] = destination_ports
-            four.source, four.source_length = source[1], source[2]
-            four.destination, four.destination_length = destination[1], destination[2]
-        if families & 2:
-            six.order, six.id, six.protocol = order, number, protocol
-            six.source_ports[0], six.source_ports[1] = source_ports
-            six.destination_ports[0], six.destination_ports[1] = destination_ports
-            six.source, six.source_length = wide(source[1]), source[2]
-            six.destination, six.destination_length = wide(destination[1]), destination[2]
-        return families
+        cdef tuple families = (fields[5][0], fields[6][0])
+        cdef int has = 1 if 4 in families else 2 if 6 in families else 3
+        if has & 1:
+            fill(four, fields)
+        if has & 2:
+            fill(six, fields)
+        return has
 
     def add(self, tuple fields):
         cdef Rule4 four
         cdef Rule6 six
-        cdef int families = self.fill(fields, &four, &six)
+        cdef int has = self.fill_both(fields, &four, &six)
         self.policy.get().reclaim()
-        self.policy.get().add(&four if families & 1 else NULL, &six if families & 2 else NULL)
+        self.policy.get().add(&four if has & 1 else NULL, &six if has & 2 else NULL)
+
+    def erase(self, tuple fields):
+        cdef Rule4 four
+        cdef Rule6 six
+        cdef int has = self.fill_both(fields, &four, &six)
+        self.policy.get().reclaim()
+        self.policy.get().erase(&four if has & 1 else NULL, &six if has & 2 else NULL)
 
     def replace(self, list rules, bint keep_hits):
         cdef vector[Rule4] fours
         cdef vector[Rule6] sixes
         cdef Rule4 four
         cdef Rule6 six
-        cdef int families
+        cdef int has
         for fields in rules:
-            families = self.fill(fields, &four, &six)
-            if families & 1:
+            has = self.fill_both(fields, &four, &six)
+            if has & 1:
                 fours.push_back(four)
-            if families & 2:
+            if has & 2:
                 sixes.push_back(six)
         self.policy.get().reclaim()
         with nogil:
             self.policy.get().replace(fours, sixes, keep_hits)
 
-    def erase(self, uint32_t number):
+    def compile(self):
         self.policy.get().reclaim()
-        self.policy.get().erase(number)
+        with nogil:
+            self.policy.get().compile()
 
     def decide(
         self, int family, source, destination, uint8_t protocol, uint16_t source_port, uint16_t destination_port,
@@ -168,31 +172,27 @@ cdef class PolicyCore:
     ):
         cdef size_t n = <size_t> cnp.PyArray_DIM(out, 0)
         cdef bint four = cnp.PyArray_TYPE(sources) == cnp.NPY_UINT32
-        cdef const void* source = cnp.PyArray_DATA(sources)
-        cdef const void* destination = cnp.PyArray_DATA(destinations)
-        cdef const uint8_t* protocol = <const uint8_t*> cnp.PyArray_DATA(protocols)
-        cdef const uint16_t* source_port = <const uint16_t*> cnp.PyArray_DATA(source_ports)
-        cdef const uint16_t* destination_port = <const uint16_t*> cnp.PyArray_DATA(destination_ports)
         cdef uint32_t* ids = <uint32_t*> cnp.PyArray_DATA(out)
+        cdef PolicyColumns columns
+        columns.sources = cnp.PyArray_DATA(sources)
+        columns.destinations = cnp.PyArray_DATA(destinations)
+        columns.protocols = <const uint8_t*> cnp.PyArray_DATA(protocols)
+        columns.source_ports = <const uint16_t*> cnp.PyArray_DATA(source_ports)
+        columns.destination_ports = <const uint16_t*> cnp.PyArray_DATA(destination_ports)
+        self.policy.get().reclaim()
         with nogil:
             if four:
-                self.policy.get().decide4_many(
-                    <const uint32_t*> source, <const uint32_t*> destination, protocol, source_port,
-                    destination_port, n, ids,
-                )
+                self.policy.get().decide4_many(columns, n, ids)
             else:
-                self.policy.get().decide6_many(
-                    <const uint8_t*> source, <const uint8_t*> destination, protocol, source_port,
-                    destination_port, n, ids,
-                )
+                self.policy.get().decide6_many(columns, n, ids)
 
     def hits(self, uint32_t number):
         return self.policy.get().hits(number)
 
     @property
-    def nbytes(self):
-        return self.policy.get().nbytes()
+    def compiled(self):
+        return self.policy.get().compiled()
 
     @property
-    def tuples(self):
-        return self.policy.get().tuples()
+    def nbytes(self):
+        return self.policy.get().nbytes()

@@ -9,6 +9,7 @@ import pickle
 import random
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,151 @@ def test_classbench_trace() -> None:
     values = policy.values
     assert [values[i].id for i in ids] == expected  # type: ignore[union-attr]
     assert list(policy) == rules
+
+
+def generated(n: int, width: int) -> tuple[np.ndarray, list[Rule]]:
+    """n rules with the lengths, ports and order of ClassBench's, and other addresses: of `width` bits."""
+    rng = np.random.default_rng(n)
+    seeds = classbench()
+    kind = ipaddress.IPv4Network if width == 32 else ipaddress.IPv6Network
+    rules, table = [], []
+    for i, seed in enumerate(np.sort(rng.integers(0, len(seeds), n)).tolist()):
+        sides, row = [], []
+        for net in (seeds[seed].src, seeds[seed].dst):
+            length = net.prefixlen * width // 32
+            moved = (int(net.network_address) ^ int(rng.integers(0, 4096)) << 8) << (width - 32)
+            low = moved >> (width - length) << (width - length)
+            sides.append(kind((low, length)))
+            row += [low, low + (1 << (width - length)) - 1]
+        rules.append(replace(seeds[seed], src=sides[0], dst=sides[1], id=i))
+        row += [*rules[-1].src_ports, *rules[-1].dst_ports]
+        table.append([*row, *((0, 255) if rules[-1].protocol is None else (rules[-1].protocol,) * 2)])
+    return np.array(table, np.uint64 if width == 32 else object), rules
+
+
+@pytest.mark.parametrize(("n", "width"), [(1000, 32), (10_000, 32), (100_000, 32), (1000, 128)])
+def test_generated_sets_against_a_linear_scan(n: int, width: int) -> None:
+    """Packets of one rule, and of the fields of several; before and after compiling, and edited since."""
+    table, rules = generated(n, width)
+    rng = np.random.default_rng(1)
+    packets = []
+    for turn in range(300):
+        fields = []
+        for field in range(5):
+            if field == 0 or turn % 2:
+                row = table[rng.integers(0, n)]
+            low, high = int(row[2 * field]), int(row[2 * field + 1])
+            fields.append(low + int(rng.integers(0, 2**63)) % (high - low + 1))
+        packets.append(fields)
+    expected = []
+    for fields in packets:
+        fits = np.ones(n, bool)
+        for field, value in enumerate(fields):
+            fits &= (table[:, 2 * field] <= value) & (table[:, 2 * field + 1] >= value)
+        expected.append(np.flatnonzero(fits))
+    sides = [[fields[side] for fields in packets] for side in (0, 1)]
+    if width == 32:
+        addresses = [np.array(side, np.uint32) for side in sides]
+    else:
+        packed = [b"".join(value.to_bytes(16, "big") for value in side) for side in sides]
+        addresses = [np.frombuffer(side, np.uint8).reshape(-1, 16) for side in packed]
+    columns = [*addresses, *(np.array([fields[i] for fields in packets]) for i in (4, 2, 3))]
+    policy = Policy(rules)
+
+    def decided() -> list[int | None]:
+        values = policy.values
+        found = (values[i] for i in policy.decide_many(*columns).tolist())
+        return [None if rule is None else rule.id for rule in found]
+
+    firsts = [int(matching[0]) if len(matching) else None for matching in expected]
+    assert not policy.compiled
+    assert decided() == firsts
+    policy.compile()
+    assert policy.compiled
+    assert decided() == firsts
+    gone = {first for first in firsts[::3] if first is not None}
+    for first in gone:
+        policy.delete(first)
+    left = [next((int(m) for m in matching if m not in gone), None) for matching in expected]
+    assert decided() == left
+    back = sorted(gone)[::2]
+    for first in back:
+        before = next((i for i in range(first + 1, n) if i not in gone), None)
+        policy.insert(rules[first], before=before)
+        gone.remove(first)
+    left = [next((int(m) for m in matching if m not in gone), None) for matching in expected]
+    assert decided() == left
+    if n < 100_000:
+        policy.compile()
+        assert decided() == left
+
+
+def test_it_compiles_when_batches_were_slow() -> None:
+    policy = Policy([Rule("allow", f"10.{i}.0.0/16", id=i) for i in range(100)])
+    src = np.full(1000, 0x0A070000, np.uint32)
+    for _ in range(7):
+        assert not policy.compiled
+        assert set(policy.decide_many(src, src, 6).tolist()) == {8}
+    assert policy.compiled
+    policy.replace([])
+    assert not policy.decide_many(src, src, 6).any()
+
+
+def test_results_name_the_rule_that_decided_even_after_edits() -> None:
+    policy = Policy([Rule("allow", "10.0.0.0/8", id="old"), Rule("deny", id="last")])
+    src = np.full(3, 0x0A000001, np.uint32)
+    old = policy.decide_many(src, src, 6)
+    policy.delete("old")
+    policy.insert(Rule("deny", "10.0.0.0/8", id="new"), before="last")
+    new = policy.decide_many(src, src, 6)
+    policy.replace([Rule("deny", "10.0.0.0/9", id="newest")])
+    newest = policy.decide_many(src, src, 6)
+    names = policy.values
+    assert [names[i[0]].id for i in (old, new, newest)] == ["old", "new", "newest"]  # type: ignore[union-attr]
+    assert policy.allowed(old).all()
+    assert not policy.allowed(new).any()
+    for _ in range(25):
+        policy.replace([Rule("allow") for _ in range(1000)])
+    assert len(policy.values) < 13_000
+
+
+def test_hits_start_again_with_another_rule() -> None:
+    policy = Policy([Rule("allow", id=0)])
+    for i in range(1, 12_000):  # numbers are used again
+        policy.decide("10.0.0.1", "10.0.0.2", 6)
+        assert policy.hits(i - 1) == 1
+        policy.delete(i - 1)
+        policy.insert(Rule("allow", id=i))
+        assert policy.hits(i) == 0
+
+
+def test_a_set_that_no_tree_can_hold() -> None:
+    """Every rule overlaps every other one in all fields: memory stays bounded, and answers right."""
+    source = random.Random(5)
+    rules = [
+        Rule(
+            "allow",
+            (source.randrange(4) << 30, 2),
+            (source.randrange(2) << 31, 1),
+            None,
+            tuple(sorted((source.randrange(65536), source.randrange(65536)))),
+            tuple(sorted((source.randrange(65536), source.randrange(65536)))),
+            id=i,
+        )
+        for i in range(3000)
+    ]
+    policy = Policy(rules)
+    before = policy.nbytes
+    policy.compile()
+    assert policy.nbytes - before < 3000 * 2048
+    rng = np.random.default_rng(2)
+    src, dst = rng.integers(0, 2**32, (2, 200), dtype=np.uint32)
+    sports, dports = rng.integers(0, 65536, (2, 200), dtype=np.uint16)
+    ids = policy.decide_many(src, dst, 6, sports, dports)
+    names = policy.values
+    for i in range(0, 200, 10):
+        packet = (str(ipaddress.ip_address(int(src[i]))), str(ipaddress.ip_address(int(dst[i]))), 6)
+        assert names[ids[i]] == first_match(rules, (*packet, int(sports[i]), int(dports[i])))
 
 
 def random_rule(source: random.Random) -> Rule:
@@ -235,6 +381,44 @@ def test_threads() -> None:
     assert not failures
 
 
+def test_one_batch_sees_one_set_and_ids_name_it() -> None:
+    sets = [[Rule("allow", f"10.{i}.0.0/16", id=(name, i)) for i in range(100)] for name in "ab"]
+    policy = Policy(sets[0])
+    src = (0x0A000000 + (np.arange(20_000) % 100 << 16)).astype(np.uint32)
+    stop = threading.Event()
+    failures: list[Any] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            ids = policy.decide_many(src, src, 6)
+            names = policy.values
+            rules = {names[i].id for i in set(ids.tolist())}  # type: ignore[union-attr]
+            if len({name for name, _ in rules}) != 1 or len(rules) != 100:
+                failures.append(rules)
+
+    def edit(editor: int) -> None:
+        for i in range(50):
+            policy.insert(Rule("deny", "11.0.0.0/8", id=(editor, i)))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for turn in range(30):
+        policy.replace(sets[turn % 2])
+        if turn % 3 == 0:
+            policy.compile()
+    editors = [threading.Thread(target=edit, args=(editor,)) for editor in range(3)]
+    for thread in editors:
+        thread.start()
+    for thread in editors:
+        thread.join()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(policy) == 250
+    assert not failures
+
+
 def test_pickle_and_copy() -> None:
     policy = Policy([Rule("allow", "10.0.0.0/8", id="a"), Rule("allow", dst="2001:db8::/32")], "allow")
     for other in (pickle.loads(pickle.dumps(policy)), copy.copy(policy), copy.deepcopy(policy)):
@@ -271,6 +455,21 @@ def test_pickle_and_copy() -> None:
 def test_bad_rules(arguments: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         Rule(*arguments)
+
+
+def test_bad_results_and_default() -> None:
+    policy = Policy([Rule("allow", id="a")])
+    assert policy.allowed(np.array([0, 1])).tolist() == [False, True]
+    policy.default = "allow"
+    assert policy.allowed(np.array([0, 1], np.uint32)).tolist() == [True, True]
+    for wrong, error in (([-1], ValueError), ([2], ValueError), ([1.5], TypeError), ("a", TypeError)):
+        with pytest.raises(error):
+            policy.allowed(np.array(wrong))
+    with pytest.raises(ValueError, match="'allow' or 'deny'"):
+        policy.default = "maybe"  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        policy.default = None  # type: ignore[assignment]
+    assert policy.default == "allow"
 
 
 def test_bad_edits() -> None:

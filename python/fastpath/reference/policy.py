@@ -43,3 +43,45 @@ def first_match(rules: Iterable[RuleLike], packet: tuple[str, str, int, int, int
         ):
             return rule
     return None
+
+
+class Policy:
+    """What :class:`fastpath.Policy` does, with rules in a list; every rule has an id."""
+
+    def __init__(self, rules: Iterable[Any], default: str) -> None:
+        self._rules = list(rules)
+        self._hits = {rule.id: 0 for rule in self._rules}
+        self._default = default
+
+    def ids(self) -> list[Any]:
+        """Of the rules, in order."""
+        return [rule.id for rule in self._rules]
+
+    def insert(self, rule: Any, before: Any = None) -> None:
+        """Before the rule of an id; None: at the end."""
+        if rule.id in self._hits:
+            raise ValueError(f"the id {rule.id!r} is taken by another rule")
+        self._rules.insert(len(self._rules) if before is None else self.ids().index(before), rule)
+        self._hits[rule.id] = 0
+
+    def delete(self, rule_id: Any) -> None:
+        """The rule of an id."""
+        del self._hits[rule_id]
+        self._rules = [rule for rule in self._rules if rule.id != rule_id]
+
+    def decide(self, *packet: Any) -> tuple[str, Any]:
+        """(action, id of the rule or None), and a hit of the rule."""
+        rule: Any = first_match(self._rules, packet)
+        if rule is None:
+            return self._default, None
+        self.count(rule.id)
+        return rule.action, rule.id
+
+    def count(self, rule_id: Any) -> None:
+        """One hit more."""
+        if rule_id is not None:
+            self._hits[rule_id] += 1
+
+    def hits(self) -> list[int]:
+        """Of the rules, in order."""
+        return [self._hits[rule.id] for rule in self._rules]

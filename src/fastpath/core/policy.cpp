@@ -1,0 +1,154 @@
+// Edits and batches of a policy.
+#include "fastpath/policy.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "fastpath/wire.hpp"
+
+namespace fastpath {
+namespace {
+
+void address_at(const void* column, std::size_t i, std::uint32_t& address) noexcept {
+  address = static_cast<const std::uint32_t*>(column)[i];
+}
+void address_at(const void* column, std::size_t i, Address16& address) noexcept {
+  const auto* bytes = static_cast<const std::uint8_t*>(column) + 16 * i;
+  address = {load_be64(bytes), load_be64(bytes + 8)};
+}
+
+template <typename Address>
+PolicyPacket<Address> packet_at(const PolicyColumns& packets, std::size_t i) noexcept {
+  PolicyPacket<Address> packet;
+  address_at(packets.sources, i, packet.source);
+  address_at(packets.destinations, i, packet.destination);
+  packet.source_port = packets.source_ports[i];
+  packet.destination_port = packets.destination_ports[i];
+  packet.protocol = packets.protocols[i];
+  return packet;
+}
+
+}  // namespace
+
+void Policy::add(const Rule4* four, const Rule6* six) {
+  const std::lock_guard lock(mutex_);
+  const std::uint32_t id = four != nullptr ? four->id : six->id;
+  hits_.reserve(std::size_t{id} + 1, epochs_);
+  hits_.restart(id);
+  auto next_four = four != nullptr ? four_.with(*four) : nullptr;
+  auto next_six = six != nullptr ? six_.with(*six) : nullptr;
+  if (next_four != nullptr) four_.log_added(*four);
+  if (next_six != nullptr) six_.log_added(*six);
+  if (next_four != nullptr) four_.publish(std::move(next_four), epochs_);
+  if (next_six != nullptr) six_.publish(std::move(next_six), epochs_);
+}
+
+void Policy::erase(const Rule4* four, const Rule6* six) {
+  const std::lock_guard lock(mutex_);
+  auto next_four = four != nullptr ? four_.without(*four) : nullptr;
+  auto next_six = six != nullptr ? six_.without(*six) : nullptr;
+  if (next_four != nullptr) four_.log_erased(*four);
+  if (next_six != nullptr) six_.log_erased(*six);
+  if (next_four != nullptr) four_.publish(std::move(next_four), epochs_);
+  if (next_six != nullptr) six_.publish(std::move(next_six), epochs_);
+}
+
+void Policy::replace(const std::vector<Rule4>& four, const std::vector<Rule6>& six, bool keep_hits) {
+  auto next_four = four_.of(four);
+  auto next_six = six_.of(six);
+  const std::lock_guard lock(mutex_);
+  const auto prepare = [&](const auto& rules) {
+    for (const auto& rule : rules) {
+      hits_.reserve(std::size_t{rule.id} + 1, epochs_);
+      if (!keep_hits) hits_.restart(rule.id);
+    }
+  };
+  prepare(four);
+  prepare(six);
+  four_.log_replaced();
+  six_.log_replaced();
+  four_.publish(std::move(next_four), epochs_);
+  six_.publish(std::move(next_six), epochs_);
+}
+
+void Policy::compile() {
+  const std::lock_guard one(compiling_);
+  four_.compile(mutex_, epochs_);
+  six_.compile(mutex_, epochs_);
+}
+
+std::size_t Policy::nbytes() const {
+  const std::lock_guard lock(mutex_);
+  return sizeof *this + four_.nbytes() + six_.nbytes() + hits_.nbytes();
+}
+
+template <typename Address>
+void Policy::decide_many(PolicyFamily<Address>& family, const PolicyColumns& packets, std::size_t n,
+                         std::uint32_t* ids) {
+  using Family = PolicyFamily<Address>;
+  using Row = PolicyRow<Address>;
+  bool compile = false;
+  {
+    const EpochDomain::Guard guard(epochs_);
+    const typename Family::State& state = family.state();
+    const PolicyTree<Address>* tree = state.tree.get();
+    const PolicyHits::Lane lane(hits_);
+    alignas(64) std::uint32_t rows[kPolicyBlock * Row::kWords];
+    std::uint32_t found[kPolicyBlock];
+    if (tree != nullptr) std::memset(rows, 0, sizeof rows);
+    std::size_t slow = 0;
+    const auto ask = [&](std::size_t i) {
+      ++slow;
+      const auto* rule = Family::find(state.tuples, packet_at<Address>(packets, i));
+      return rule == nullptr ? 0 : rule->id;
+    };
+    for (std::size_t begin = 0; begin < n; begin += kPolicyBlock) {
+      const std::size_t count = std::min(kPolicyBlock, n - begin);
+      if (state.tuples.empty()) {
+        std::fill_n(ids + begin, count, 0u);
+        continue;
+      }
+      if (tree == nullptr) {
+        for (std::size_t i = begin; i < begin + count; ++i) ids[i] = ask(i);
+        lane.add(ids + begin, count);
+        continue;
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        tree->row(packet_at<Address>(packets, begin + i), rows + i * Row::kWords);
+      }
+      tree->find(rows, count, found);
+      const bool edited = tree->any_erased() || !state.added.empty();
+      for (std::size_t i = 0; i < count; ++i) {
+        std::uint32_t& id = ids[begin + i];
+        if (found[i] == 0) {
+          id = 0;
+        } else if (found[i] == tree->unknown() + 1 || (edited && tree->erased(found[i] - 1))) {
+          id = ask(begin + i);
+          continue;
+        } else {
+          id = tree->id(found[i] - 1);
+        }
+        if (!state.added.empty()) {
+          ++slow;
+          const std::uint64_t order = found[i] == 0 ? ~std::uint64_t{0} : tree->order(found[i] - 1);
+          if (const auto* rule = Family::find(state.added, packet_at<Address>(packets, begin + i), order))
+            id = rule->id;
+        }
+      }
+      lane.add(ids + begin, count);
+    }
+    compile = slow != 0 && family.note_slow(state, slow);
+  }
+  if (!compile) return;
+  const std::unique_lock one(compiling_, std::try_to_lock);
+  if (one) family.compile(mutex_, epochs_);
+}
+
+void Policy::decide4_many(const PolicyColumns& packets, std::size_t n, std::uint32_t* ids) {
+  decide_many(four_, packets, n, ids);
+}
+void Policy::decide6_many(const PolicyColumns& packets, std::size_t n, std::uint32_t* ids) {
+  decide_many(six_, packets, n, ids);
+}
+
+}  // namespace fastpath
