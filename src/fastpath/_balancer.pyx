@@ -109,11 +109,14 @@ cdef extern from "fastpath/balance/table.hpp" namespace "fastpath::balance" nogi
     cdef cppclass CIdArray "fastpath::balance::IdArray":
         uint32_t operator[](size_t i) noexcept
         size_t size() noexcept
-    cdef struct CTable "fastpath::balance::Table":
+    cdef cppclass CRing "fastpath::balance::Ring":
+        size_t size() noexcept
+        uint64_t hash(size_t i) noexcept
+        uint32_t owner(size_t i) noexcept
+    cdef cppclass CTable "fastpath::balance::Table":
         vector[uint32_t] members
         CIdArray ids
-        vector[uint64_t] points
-        vector[uint32_t] owners
+        CRing ring
 
 cdef extern from "fastpath/balance/priority.hpp" namespace "fastpath::balance" nogil:
     cdef cppclass CPriorityLoad "fastpath::balance::PriorityLoad":
@@ -755,8 +758,8 @@ cdef class Core:
                     tier_load(tier[0]),
                     list(tier.table.members),
                     [tier.table.ids[k] for k in range(tier.table.ids.size())],
-                    list(tier.table.points),
-                    list(tier.table.owners),
+                    [tier.table.ring.hash(k) for k in range(tier.table.ring.size())],
+                    [tier.table.ring.owner(k) for k in range(tier.table.ring.size())],
                 )
             )
         return result

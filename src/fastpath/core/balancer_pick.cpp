@@ -132,12 +132,12 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
       break;
     }
     case TableKind::ring: {
-      const std::size_t n = table.points.size();
-      std::size_t i = table.ring_index(hash);
+      const std::size_t n = table.ring.size();
+      std::size_t i = table.ring.index(hash);
       Id before = 0;
       for (std::size_t step = 0; step < n; ++step, i = i + 1 == n ? 0 : i + 1) {
-        if (table.owners[i] == before) continue;
-        before = table.owners[i];
+        if (table.ring.owner(i) == before) continue;
+        before = table.ring.owner(i);
         if (accepts(before)) return settle();
       }
       break;

@@ -120,11 +120,6 @@ std::uint64_t murmur2_64a(const void* data, std::size_t size, std::uint64_t seed
   return h ^ (h >> 47);
 }
 
-struct Point {
-  std::uint64_t hash;
-  Id owner;
-};
-
 // Points of Envoy's ring, all backends together.
 double envoy_points(double smallest_share, const TableOptions& options) noexcept {
   return std::min(std::ceil(smallest_share * static_cast<double>(options.ring_min)) / smallest_share,
@@ -154,14 +149,13 @@ bool by_id(const Member& a, const Member& b) noexcept { return a.id < b.id; }
 
 void build_ring(Table& table, const std::vector<Member>& members, const TableOptions& options) {
   std::vector<Point> ring;
+  const bool narrow = options.compat == Compat::nginx || options.compat == Compat::libmemcached;
   table.kind = TableKind::ring;
   switch (options.compat) {
     case Compat::nginx:
-      table.ring_32 = true;
       for (const Member& member : members) nginx_points(ring, member, options.points);
       break;
     case Compat::libmemcached: {
-      table.ring_32 = true;
       const auto n = static_cast<double>(members.size());
       for (const Member& member : members) {
         const auto digests = static_cast<std::uint32_t>(
@@ -208,29 +202,14 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
                            [](const Point& a, const Point& b) { return a.hash == b.hash; }),
                ring.end());
   }
-  table.points.reserve(ring.size());
-  table.owners.reserve(ring.size());
-  for (const Point& point : ring) {
-    table.points.push_back(point.hash);
-    table.owners.push_back(point.owner);
-  }
-  int bits = 1;
-  while ((std::size_t{1} << bits) < ring.size() && bits < 24) ++bits;
-  table.ring_shift = (table.ring_32 ? 32 : 64) - bits;
-  table.first_point.resize(std::size_t{1} << bits);
-  std::size_t next = 0;
-  for (std::size_t bucket = 0; bucket < table.first_point.size(); ++bucket) {
-    while (next < ring.size() && (table.points[next] >> table.ring_shift) < bucket) ++next;
-    table.first_point[bucket] = static_cast<std::uint32_t>(next);
-  }
+  table.ring.assign(ring, narrow);
   // Every point owns the arc that ends at it.
   if (members.size() == 1) return;
   std::vector<std::uint64_t> arcs(1 + std::max_element(members.begin(), members.end(), by_id)->id, 0);
-  const std::uint64_t around = table.ring_32 ? 0xFFFFFFFFu : ~std::uint64_t{0};
-  std::uint64_t previous = table.points.back();
-  for (std::size_t i = 0; i < table.points.size(); ++i) {
-    arcs[table.owners[i]] += (table.points[i] - previous) & around;
-    previous = table.points[i];
+  std::uint64_t previous = ring.back().hash;
+  for (const Point& point : ring) {
+    arcs[point.owner] += (point.hash - previous) & table.ring.mask();
+    previous = point.hash;
   }
   std::vector<double> shares;
   for (const Member& member : members) shares.push_back(static_cast<double>(arcs[member.id]));
@@ -297,8 +276,7 @@ void IdArray::assign(const std::vector<Id>& ids) {
 
 std::size_t Table::nbytes() const noexcept {
   return sizeof *this + members.capacity() * sizeof(Id) + weights.capacity() * sizeof(double) + ids.nbytes() +
-         alias.capacity() * 8 + stride.capacity() * 2 + points.capacity() * 8 +
-         owners.capacity() * sizeof(Id) + first_point.capacity() * 4 + node_hash.capacity() * 8 +
+         alias.capacity() * 8 + stride.capacity() * 2 + ring.nbytes() + node_hash.capacity() * 8 +
          inverse_weight.capacity() * 8 + slots_held.capacity() * 4;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "fastpath/balance/draw.hpp"
+#include "fastpath/balance/ring.hpp"
 
 namespace fastpath::balance {
 
@@ -103,11 +104,7 @@ struct Table {
   // layouts by key whose shares are cheaper to draw from than a hash is to look up (drawn()).
   std::vector<std::uint64_t> alias;
   std::vector<std::uint16_t> stride;
-  std::vector<std::uint64_t> points;       // ring, sorted
-  std::vector<Id> owners;                  // of the points
-  std::vector<std::uint32_t> first_point;  // by the top bits of the hash
-  int ring_shift = 0;
-  bool ring_32 = false;                   // points and hashes have 32 bits
+  Ring ring;
   std::vector<std::uint64_t> node_hash;   // rendezvous, of the members
   std::vector<double> inverse_weight;     // rendezvous, of the members
   std::vector<std::uint32_t> slots_held;  // stable, of the members
@@ -129,12 +126,6 @@ struct Table {
         0 - std::uint64_t{static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(entry)};
     return members[other ^ ((other ^ i) & keep)];
   }
-  std::size_t ring_index(std::uint64_t hash) const noexcept {
-    if (ring_32) hash &= 0xFFFFFFFFu;
-    std::size_t i = first_point[hash >> ring_shift];
-    while (i < points.size() && points[i] < hash) ++i;
-    return i == points.size() ? 0 : i;
-  }
   Id slot_owner(std::uint64_t hash) const noexcept { return ids[hash % ids.size()]; }
   Id jump_owner(std::uint64_t hash) const noexcept;
   // Where a hash stands in the layouts that answer at once; 0 in others.
@@ -143,7 +134,7 @@ struct Table {
       case TableKind::slots:
         return slot_owner(hash);
       case TableKind::ring:
-        return owners[ring_index(hash)];
+        return ring.owner(ring.index(hash));
       case TableKind::jump:
         return jump_owner(hash);
       default:

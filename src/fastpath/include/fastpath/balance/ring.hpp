@@ -1,0 +1,80 @@
+// Points on a circle of hashes, each with its owner.
+//
+// A look-up touches two places: an index by the top bits of the hash, which is small enough to stay near the
+// core, and the few points there, each beside its owner in 12 bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "fastpath/pages.hpp"
+
+namespace fastpath::balance {
+
+struct Point {
+  std::uint64_t hash;
+  std::uint32_t owner;
+};
+
+class Ring {
+ public:
+  // `sorted` by hash, not empty. Narrow: of points and hashes, the lower 32 bits count.
+  void assign(const std::vector<Point>& sorted, bool narrow) {
+    mask_ = narrow ? 0xFFFFFFFFu : ~std::uint64_t{0};
+    size_ = sorted.size();
+    points_ = Pages(size_ * kStride);
+    for (std::size_t i = 0; i < size_; ++i) {
+      std::memcpy(at(i), &sorted[i].hash, 8);
+      std::memcpy(at(i) + 8, &sorted[i].owner, 4);
+    }
+    int bits = 1;
+    while ((kPointsABucket << bits) < size_ && bits < 24) ++bits;
+    shift_ = (narrow ? 32 : 64) - bits;
+    first_ = Pages((std::size_t{1} << bits) * 4);
+    auto* first = static_cast<std::uint32_t*>(first_.data());
+    std::uint32_t next = 0;
+    for (std::size_t bucket = 0; bucket < std::size_t{1} << bits; ++bucket) {
+      while (next < size_ && (hash(next) >> shift_) < bucket) ++next;
+      first[bucket] = next;
+    }
+  }
+
+  std::size_t size() const noexcept { return size_; }
+  std::uint64_t mask() const noexcept { return mask_; }
+  std::uint64_t hash(std::size_t i) const noexcept {
+    std::uint64_t value;
+    std::memcpy(&value, at(i), 8);
+    return value;
+  }
+  std::uint32_t owner(std::size_t i) const noexcept {
+    std::uint32_t value;
+    std::memcpy(&value, at(i) + 8, 4);
+    return value;
+  }
+  // The first point at or after a hash, around the circle.
+  std::size_t index(std::uint64_t h) const noexcept {
+    h &= mask_;
+    std::size_t i = static_cast<const std::uint32_t*>(first_.data())[h >> shift_];
+    while (i < size_ && hash(i) < h) ++i;
+    return i == size_ ? 0 : i;
+  }
+  std::size_t nbytes() const noexcept { return points_.bytes() + first_.bytes(); }
+
+ private:
+  static constexpr std::size_t kStride = 12;
+  static constexpr std::size_t kPointsABucket = 4;
+
+  std::uint8_t* at(std::size_t i) const noexcept {
+    return static_cast<std::uint8_t*>(points_.data()) + i * kStride;
+  }
+
+  Pages points_;
+  Pages first_;  // by the top bits
+  std::size_t size_ = 0;
+  std::uint64_t mask_ = ~std::uint64_t{0};
+  int shift_ = 0;
+};
+
+}  // namespace fastpath::balance
