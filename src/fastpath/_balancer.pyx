@@ -139,8 +139,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         uint32_t min_hosts
         uint32_t min_requests
         double jitter_s
-    cdef cppclass COptions "fastpath::balance::Options":
-        COptions()
+    cdef struct COptions "fastpath::balance::Options":
         CTableOptions table
         uint64_t seed
         double load_bound
@@ -273,59 +272,24 @@ cdef class Core:
     def __dealloc__(self):
         del self.c
 
-    def _begin(self, Policy policy, Compat compat, dict numbers, dict outlier, object clock):
-        """Takes checked options, once."""
+    def _begin(self, dict options, position, object clock):
+        """Takes checked options by the names of the core's struct, once."""
         if self._begun:
             raise TypeError("a Balancer is initialised once")
-        cdef COptions options
-        options.table.policy = policy
-        options.table.compat = compat
-        options.table.slots = numbers["table_size"]
-        options.table.points = numbers["points_per_weight"]
-        options.table.ring_min = numbers["min_ring_size"]
-        options.table.ring_max = numbers["max_ring_size"]
-        options.table.slack = numbers["slack"]
-        options.table.repair = numbers["repair"]
-        options.seed = numbers["seed"]
-        options.load_bound = numbers["load_bound"]
-        options.slow_start_s = numbers["slow_start_s"]
-        options.slow_start_min = numbers["slow_start_min"]
-        options.slow_start_aggression = numbers["slow_start_aggression"]
-        options.panic_threshold = numbers["panic_threshold"] * 100.0
-        options.panic_fail = numbers["panic_fail"]
-        options.overprovisioning = round(numbers["overprovisioning"] * 100)
-        options.subset_size = numbers["subset_size"]
-        options.max_in_flight = numbers["max_in_flight"]
-        options.sticky_bits = numbers["sticky_bits"]
-        options.decay_s = numbers["decay_s"]
-        options.failure_latency_s = numbers["failure_latency_s"]
-        options.retry_budget = numbers["retry_budget"]
-        options.min_retries = numbers["min_retries"]
-        if outlier is not None:
-            options.outlier.on = True
-            options.outlier.consecutive_failures = outlier["consecutive_failures"]
-            options.outlier.interval_s = outlier["interval_s"]
-            options.outlier.base_ejection_s = outlier["base_ejection_s"]
-            options.outlier.max_ejection_s = outlier["max_ejection_s"]
-            options.outlier.max_ejected = outlier["max_ejected"]
-            options.outlier.stdev_factor = outlier["stdev_factor"]
-            options.outlier.failure_share = outlier["failure_share"]
-            options.outlier.min_hosts = outlier["min_hosts"]
-            options.outlier.min_requests = outlier["min_requests"]
-            options.outlier.jitter_s = outlier["jitter_s"]
-        cdef CBalancer* made = new CBalancer(options)
+        cdef COptions checked = options
+        cdef CBalancer* made = new CBalancer(checked)
         del self.c
         self.c = made
-        self.c.set_position(numbers["position"])
-        self._hashed = is_hash_policy(policy)
-        self._compat = compat
+        self.c.set_position(position)
+        self._hashed = is_hash_policy(checked.table.policy)
+        self._compat = checked.table.compat
         self._clock = clock
         self._monotonic = clock is time.monotonic
         # Ends of slow start and of ejections may be seen a tick late, unless they are short.
         self._coarse = (
             self._monotonic
-            and (options.slow_start_s == 0.0 or options.slow_start_s >= 1.0)
-            and (not options.outlier.on or min(options.outlier.base_ejection_s, options.outlier.interval_s) >= 1.0)
+            and (checked.slow_start_s == 0.0 or checked.slow_start_s >= 1.0)
+            and (not checked.outlier.on or min(checked.outlier.base_ejection_s, checked.outlier.interval_s) >= 1.0)
         )
         self._begun = True
 

@@ -51,6 +51,7 @@ class Machine(RuleBasedStateMachine):
         mode=st.sampled_from(["all", "fail"]),
         threshold=st.sampled_from([0.5, 0.0]),
         slow_start_s=st.sampled_from([0.0, 10.0]),
+        subset=st.sampled_from([None, None, 1, 3, 100]),
     )
     def begin(
         self,
@@ -60,6 +61,7 @@ class Machine(RuleBasedStateMachine):
         mode: str,
         threshold: float,
         slow_start_s: float,
+        subset: int | None,
     ) -> None:
         self.now = 1000.0
         options: dict[str, Any] = {
@@ -71,6 +73,7 @@ class Machine(RuleBasedStateMachine):
             "panic_mode": mode,
             "panic_threshold": threshold,
             "slow_start_s": slow_start_s,
+            "subset_size": subset,
             "clock": lambda: self.now,
         }
         self.real = Balancer((), self.policy, local_zone="here", **options)

@@ -212,44 +212,44 @@ class Balancer(Core):
             raise TypeError(f"clock must be callable, got {type(clock).__name__}")
         if load_bound is not None and policy not in _HASH_POLICIES:
             raise ValueError(f"load_bound goes with {', '.join(_HASH_POLICIES)}; got policy {policy!r}")
-        _number("table_size", table_size, 2, 5000011, whole=True)
+        table_size = _number("table_size", table_size, 2, 5000011, whole=True)
         if policy in ("maglev", "stable") and not is_prime(table_size):
             raise ValueError(f"table_size must be a prime number, got {table_size}")
-        _number("sticky_keys", sticky_keys, 0, 1 << 28, whole=True)
+        sticky_keys = _number("sticky_keys", sticky_keys, 0, 1 << 28, whole=True)
         if sticky_keys & (sticky_keys - 1) or sticky_keys == 1:
             raise ValueError(f"sticky_keys must be 0 or a power of two above 1, got {sticky_keys}")
         given = None if seed is None else _number("seed", seed, 0, (1 << 64) - 1, whole=True)
-        numbers = {
-            "table_size": table_size,
+        mode = "none" if compat is None else compat if hash_function == "xxhash" else "envoy_murmur2"
+        # By the names of the core's structs.
+        table = {
+            "policy": Policy[policy],
+            "compat": Compat[mode],
+            "slots": table_size,
+            "points": _number("points_per_weight", points_per_weight, 1, 1 << 20, whole=True),
+            "ring_min": _number("min_ring_size", min_ring_size, 1, 8388608, whole=True),
+            "ring_max": _number("max_ring_size", max_ring_size, 1, 8388608, whole=True),
+            "slack": _number("slack", slack, 0, 10),
+            "repair": bool(repair),
+        }
+        core = {
+            "table": table,
             "seed": secrets.randbits(64) if given is None else given,
-            "position": secrets.randbits(62) if given is None and compat is None else 0,
             "load_bound": 0.0 if load_bound is None else _number("load_bound", load_bound, 1.0, 1e6),
             "slow_start_s": _number("slow_start_s", slow_start_s, 0, 1e9),
             "slow_start_min": _number("slow_start_min", slow_start_min, 0, 1),
             "slow_start_aggression": _number("slow_start_aggression", slow_start_aggression, 1e-3, 1e3),
-            "panic_threshold": _number("panic_threshold", panic_threshold, 0, 1),
+            "panic_threshold": _number("panic_threshold", panic_threshold, 0, 1) * 100.0,
             "panic_fail": panic_mode == "fail",
-            "overprovisioning": _number("overprovisioning", overprovisioning, 1, 1e6),
-            "subset_size": 0
-            if subset_size is None
-            else _number("subset_size", subset_size, 1, 1 << 30, whole=True),
-            "max_in_flight": (
-                0
-                if max_in_flight is None
-                else _number("max_in_flight", max_in_flight, 1, 1 << 31, whole=True)
-            ),
+            "overprovisioning": round(_number("overprovisioning", overprovisioning, 1, 1e6) * 100),
+            "subset_size": _limit("subset_size", subset_size),
+            "max_in_flight": _limit("max_in_flight", max_in_flight),
             "sticky_bits": sticky_keys.bit_length() - 1 if sticky_keys else 0,
             "decay_s": _number("decay_s", decay_s, 1e-6, 1e9),
             "failure_latency_s": _number("failure_latency_s", failure_latency_s, 0, 1e9),
             "retry_budget": _number("retry_budget", retry_budget, 0, 1),
             "min_retries": _number("min_retries", min_retries, 0, 1 << 30, whole=True),
-            "points_per_weight": _number("points_per_weight", points_per_weight, 1, 1 << 20, whole=True),
-            "min_ring_size": _number("min_ring_size", min_ring_size, 1, 8388608, whole=True),
-            "max_ring_size": _number("max_ring_size", max_ring_size, 1, 8388608, whole=True),
-            "slack": _number("slack", slack, 0, 10),
-            "repair": bool(repair),
+            "outlier": {"on": outlier is not None, **dataclasses.asdict(outlier or OutlierDetection())},
         }
-        mode = "none" if compat is None else compat if hash_function == "xxhash" else "envoy_murmur2"
         self._lock = threading.RLock()
         self.policy = policy
         self._compat_name = compat
@@ -286,13 +286,7 @@ class Balancer(Core):
             "min_retries": min_retries,
             "clock": clock,
         }
-        self._begin(
-            Policy[policy],
-            Compat[mode],
-            numbers,
-            None if outlier is None else dataclasses.asdict(outlier),
-            clock,
-        )
+        self._begin(core, secrets.randbits(62) if given is None and compat is None else 0, clock)
         if given is None and compat is None:
             _unseeded.add(self)
         rows = [self._row(backend) for backend in _backends(backends)]

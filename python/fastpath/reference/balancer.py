@@ -269,6 +269,7 @@ class ReferenceBalancer:
         slack: float = 0.05,
         load_bound: float | None = None,
         max_in_flight: int | None = None,
+        subset_size: int | None = None,
         panic_threshold: float = 0.5,
         panic_mode: str = "all",
         overprovisioning: float = 1.4,
@@ -289,6 +290,7 @@ class ReferenceBalancer:
         self.slack = slack
         self.load_bound = load_bound
         self.max_in_flight = max_in_flight
+        self.subset_size = subset_size
         self.threshold = panic_threshold * 100.0
         self.panic_fail = panic_mode == "fail"
         self.factor = round(overprovisioning * 100)
@@ -343,11 +345,17 @@ class ReferenceBalancer:
         """Takes a member out."""
         self.free.append(self.members.pop(id).slot)
 
+    def score(self, member: Member) -> tuple[int, int]:
+        """Who has the highest is in the subset."""
+        return mix64(self.seed ^ xxh64(member.id.encode())), member.slot
+
     def tiers(self) -> list[tuple[int, bool, list[Member]]]:
         """(priority, remote, members) in the order in which they are filled."""
         groups: dict[tuple[int, bool], list[Member]] = {}
-        for member in self.members.values():
-            if member.weight > 0:
+        able = [member for member in self.members.values() if member.weight > 0]
+        inside = sorted(able, key=self.score, reverse=True)[: self.subset_size]
+        for member in able:
+            if member in inside:
                 groups.setdefault((member.priority, not member.local), []).append(member)
         return [(priority, remote, groups[priority, remote]) for priority, remote in sorted(groups)]
 

@@ -1,8 +1,8 @@
 // A balancer: tables that change rarely (table.hpp), and beside them flags and counters that flip in place.
 //
-// Threads. pick(), decide() and pick_many() may run on any number of threads. Everything else is called by
-// one thread at a time (in Python: under the GIL), also beside those. What readers follow is one published
-// Generation, freed by epochs.
+// Threads. pick_many() may run on any number of threads, beside all else. The other calls are made by one
+// thread at a time (in Python: under the GIL). What readers follow is one published Generation, freed by
+// epochs.
 #pragma once
 
 #include <atomic>
