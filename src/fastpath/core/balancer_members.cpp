@@ -209,6 +209,7 @@ void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
   const std::size_t healthy = tier.healthy;
   count(tier, id, before, -1);
   count(tier, id, after, 1);
+  publish_weight(tier);
   if (tier.total != total || tier.healthy != healthy) publish_loads(*g);
   update_load(tier, id);
 }
@@ -235,8 +236,11 @@ void Balancer::count(Tier& tier, Id id, std::uint8_t flags, int sign) const noex
   if ((flags & ~kRamping) == 0) {
     const auto units = static_cast<unsigned __int128>(weight(id) / tier.unit);
     tier.live_units += sign > 0 ? units : -units;
-    tier.live_weight.store(static_cast<double>(tier.live_units) * tier.unit, kRelaxed);
   }
+}
+
+void Balancer::publish_weight(Tier& tier) noexcept {
+  tier.live_weight.store(static_cast<double>(tier.live_units) * tier.unit, kRelaxed);
 }
 
 void Balancer::publish_loads(Generation& g) {
@@ -251,6 +255,7 @@ void Balancer::publish_loads(Generation& g) {
   }
   distribute_load(priorities, options_.overprovisioning, options_.panic_threshold);
   Tier* last = nullptr;
+  bool moved = false;
   for (std::size_t i = 0; i < g.tiers.size(); ++i) {
     Tier& tier = *g.tiers[i];
     const PriorityLoad& priority = priorities[tier.rank];
@@ -269,7 +274,7 @@ void Balancer::publish_loads(Generation& g) {
       }
       load = static_cast<std::uint32_t>(load * share / 100);
     }
-    tier.load.store(load, kRelaxed);
+    moved = tier.load.exchange(load, kRelaxed) != load || moved;
     tier.panic.store(priority.panic, kRelaxed);
     const int ignored = priority.panic && !options_.panic_fail ? kUnhealthy | kEjected : 0;
     const auto mask = static_cast<std::uint8_t>(~ignored);
@@ -282,10 +287,17 @@ void Balancer::publish_loads(Generation& g) {
     // Nobody is healthy and panic is off, or everybody drains: sticky keys still find their backend.
     last = g.tiers.front().get();
     last->load.store(100, kRelaxed);
+    moved = true;
   }
   // The shortcut asks flags alone, so what depends on more must not take it.
   const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
-  g.sole.store(last->load.load(kRelaxed) == 100 && !refuses ? last : nullptr, kRelaxed);
+  const bool alone = last->load.load(kRelaxed) == 100 && !refuses;
+  if (alone) g.sole.store(last, kRelaxed);
+  if (alone || (g.patterned && !moved)) {
+    g.patterned = g.patterned && !moved;
+    return;
+  }
+  g.patterned = true;
   // Hashes below a priority's cumulated load belong to it; counted picks visit the hundred in strides of 61,
   // which spreads every tier's share evenly.
   std::uint32_t tier_of[100] = {};
@@ -300,6 +312,7 @@ void Balancer::publish_loads(Generation& g) {
     g.pattern[i].store(tier, kRelaxed);
     g.rank[i].store(seen[tier]++, kRelaxed);
   }
+  g.sole.store(nullptr, kRelaxed);
 }
 
 // The backends with the best rendezvous scores for this balancer's seed: one change of members changes at
@@ -332,7 +345,7 @@ void Balancer::rebuild() {
   auto g = std::make_unique<Generation>();
   g->storage = storage_;
   for (auto& [place, group] : groups) {
-    std::sort(group.begin(), group.end());
+    if (!std::is_sorted(group.begin(), group.end())) std::sort(group.begin(), group.end());
     auto tier = std::make_unique<Tier>();
     tier->priority = place.first;
     tier->rank = g->tiers.empty() ? 0 : g->tiers.back()->rank + (g->tiers.back()->priority != place.first);
@@ -368,6 +381,7 @@ void Balancer::rebuild() {
       tier.in_flight.store(tier.in_flight.load(kRelaxed) + in_flight(id), kRelaxed);
       update_load(tier, id);
     }
+    publish_weight(tier);
   }
   publish_loads(*g);
   dirty_ = false;

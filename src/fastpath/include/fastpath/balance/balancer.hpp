@@ -152,6 +152,7 @@ struct Generation {
   // A pick at position p goes to the tier pattern[p % 100], as its rank[p % 100]-th of this hundred.
   std::atomic<std::uint32_t> pattern[100];
   std::atomic<std::uint32_t> rank[100];
+  bool patterned = false;  // the pattern follows the loads
 };
 
 struct Considered {
@@ -389,6 +390,7 @@ class Balancer {
   void set_flags(Id id, std::uint8_t set, std::uint8_t clear);
   void count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept;
   void publish_loads(Generation& generation);
+  static void publish_weight(Tier& tier) noexcept;
   void eject(Id id, double now);
   void sweep(double now);
   void schedule_event();
