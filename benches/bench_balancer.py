@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from fastpath import Backend, Balancer
+from fastpath import Backend, Balancer, OutlierDetection
 
 BACKENDS = [Backend(f"10.0.{i // 250}.{i % 250}:80", weight=1 + i % 7) for i in range(10000)]
 CONSTANT = [
@@ -22,6 +22,8 @@ CONSTANT = [
     "ketama",
     "stable",
 ]
+SIZES = [10, 100, 1000, 10000]
+HASHED = ["maglev", "ketama", "stable", "jump", "rendezvous"]
 BATCH = 1 << 20
 KEY = b"0123456789abcdef"
 
@@ -32,11 +34,19 @@ def made(policy: str, n: int = 100, **options) -> Balancer:
     return balancer
 
 
-@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("policy", [*CONSTANT, "jump", "least_request", "rendezvous"])
 @pytest.mark.benchmark(group="pick()")
 def test_fastpath_pick(measure, policy: str, n: int) -> None:
     measure(made(policy, n).pick)
+
+
+@pytest.mark.parametrize("policy", ["weighted_round_robin", "power_of_two", "peak_ewma"])
+@pytest.mark.benchmark(group="pick()")
+def test_fastpath_pick_with_outlier_detection(measure, policy: str) -> None:
+    balancer = made(policy, outlier=OutlierDetection())
+    balancer.report(BACKENDS[0].id)
+    measure(balancer.pick)
 
 
 @pytest.mark.benchmark(group="pick()")
@@ -53,40 +63,69 @@ def test_random_choices(measure) -> None:
 
 
 @pytest.mark.benchmark(group="pick()")
+def test_numpy_choice(measure, rng: np.random.Generator) -> None:
+    weights = np.array([backend.weight for backend in BACKENDS[:100]], dtype=float)
+    shares = weights / weights.sum()
+    measure(lambda: rng.choice(100, p=shares))
+
+
+@pytest.mark.benchmark(group="pick()")
 def test_itertools_cycle(measure) -> None:
     measure(itertools.cycle(BACKENDS[:100]).__next__)
 
 
-@pytest.mark.parametrize("n", [100, 10000])
-@pytest.mark.parametrize("policy", ["maglev", "ketama", "stable", "jump", "rendezvous"])
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("policy", HASHED)
 @pytest.mark.benchmark(group="pick(16-byte key)")
 def test_fastpath_pick_key(measure, policy: str, n: int) -> None:
     measure(made(policy, n).pick, KEY)
 
 
-@pytest.mark.benchmark(group="pick(16-byte key)")
-def test_uhashring(measure) -> None:
+@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("policy", HASHED)
+@pytest.mark.benchmark(group="pick(one of 65536 keys)")
+def test_fastpath_pick_keys(measure, policy: str, n: int) -> None:
+    keys = itertools.cycle([b"%016d" % i for i in range(65536)]).__next__
+    pick = made(policy, n).pick
+    measure(lambda: pick(keys()))
+
+
+@pytest.mark.benchmark(group="pick(one of 65536 keys)")
+def test_uhashring_keys(measure) -> None:
     uhashring = pytest.importorskip("uhashring")
     ring = uhashring.HashRing([backend.id for backend in BACKENDS[:100]])
+    keys = itertools.cycle([f"{i:016}" for i in range(65536)]).__next__
+    measure(lambda: ring.get_node(keys()))
+
+
+@pytest.mark.parametrize("n", [10, 100, 1000])
+@pytest.mark.benchmark(group="pick(16-byte key)")
+def test_uhashring(measure, n: int) -> None:
+    uhashring = pytest.importorskip("uhashring")
+    ring = uhashring.HashRing([backend.id for backend in BACKENDS[:n]])
     measure(ring.get_node, KEY.decode())
 
 
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.benchmark(group="pick(int)")
-def test_jump_consistent_hash(measure) -> None:
+def test_jump_consistent_hash(measure, n: int) -> None:
     jump = pytest.importorskip("jump")
-    measure(jump.hash, 0xDEAD10CC, 400)
+    buckets = sum(backend.weight for backend in BACKENDS[:n])
+    measure(jump.hash, 0xDEAD10CC, buckets)
 
 
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("policy", ["jump", "maglev"])
 @pytest.mark.benchmark(group="pick(int)")
-def test_fastpath_pick_int(measure, policy: str) -> None:
-    measure(made(policy).pick, 0xDEAD10CC)
+def test_fastpath_pick_int(measure, policy: str, n: int) -> None:
+    measure(made(policy, n).pick, 0xDEAD10CC)
 
 
-@pytest.mark.parametrize("policy", ["power_of_two", "least_request", "maglev"])
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("policy", ["power_of_two", "least_request", "peak_ewma", "maglev"])
 @pytest.mark.benchmark(group="acquire and release")
-def test_fastpath_lease(measure, policy: str) -> None:
-    acquire = made(policy).acquire
+def test_fastpath_lease(measure, policy: str, n: int) -> None:
+    acquire = made(policy, n).acquire
     measure(lambda: acquire().release())
 
 
@@ -96,9 +135,10 @@ def test_fastpath_lease_with_bound(measure) -> None:
     measure(lambda: acquire(KEY).release())
 
 
+@pytest.mark.parametrize("policy", ["maglev", "weighted_round_robin", "least_request"])
 @pytest.mark.benchmark(group="health flip")
-def test_fastpath_set_healthy(measure) -> None:
-    balancer = made("maglev", 10000)
+def test_fastpath_set_healthy(measure, policy: str) -> None:
+    balancer = made(policy, 10000)
     flip, id = balancer.set_healthy, BACKENDS[5].id
 
     def there_and_back() -> None:
@@ -108,8 +148,8 @@ def test_fastpath_set_healthy(measure) -> None:
     measure(there_and_back, operations=2)
 
 
-@pytest.mark.parametrize("n", [100, 10000])
-@pytest.mark.parametrize("policy", [*CONSTANT, "jump"])
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("policy", [*CONSTANT, "jump", "rendezvous"])
 @pytest.mark.benchmark(group="pick_many(n)")
 def test_fastpath_pick_many(measure, policy: str, n: int) -> None:
     out = np.empty(BATCH, dtype=np.uint32)
@@ -129,7 +169,7 @@ def test_random_choices_many(measure) -> None:
     measure(lambda: random.choices(BACKENDS[:100], cum_weights=weights, k=BATCH), operations=BATCH)
 
 
-@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("down", [0, 1])
 @pytest.mark.parametrize("policy", ["maglev", "ketama", "stable", "jump"])
 @pytest.mark.benchmark(group="pick_many(hashes)")
@@ -142,7 +182,7 @@ def test_fastpath_pick_many_hashes(measure, rng: np.random.Generator, policy: st
     measure(lambda: balancer.pick_many(hashes, out=out), operations=BATCH)
 
 
-@pytest.mark.parametrize("n", [100, 10000])
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.benchmark(group="pick_many(16-byte keys)")
 def test_fastpath_pick_many_keys(measure, rng: np.random.Generator, n: int) -> None:
     keys = rng.integers(0, 256, (BATCH, 16), dtype=np.uint8)
@@ -173,3 +213,12 @@ def test_uhashring_rebuild(measure) -> None:
     uhashring = pytest.importorskip("uhashring")
     nodes = {backend.id: backend.weight for backend in BACKENDS[:100]}
     measure(lambda: uhashring.HashRing(nodes))
+
+
+@pytest.mark.benchmark(group="bytes a backend (in extra_info)")
+def test_fastpath_bytes(benchmark) -> None:
+    for policy in Balancer.POLICIES:
+        for n in SIZES:
+            balancer = made(policy, n, **({"sticky_keys": 0} if policy in HASHED else {}))
+            benchmark.extra_info[f"{policy}, {n}"] = round(balancer.nbytes / n, 1)
+    benchmark(lambda: balancer.nbytes)
