@@ -201,7 +201,7 @@ cdef class FlowTable:
         counters=False,
         seed=None,
     ):
-        for value, name, most in ((key_size, "key_size", 64), (capacity, "capacity", 2**36)):
+        for value, name, most in ((key_size, "key_size", 64), (capacity, "capacity", 2**34)):
             if not hasattr(value, "__index__"):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not 1 <= operator.index(value) <= most:

@@ -28,9 +28,9 @@ struct Keys {
   std::vector<std::uint32_t> numbers;
 };
 
-void churn(std::size_t size, bool counts) {
+void churn(std::size_t size, bool counts, fastpath::Isa isa) {
   constexpr std::uint32_t kFlows = 3000;
-  FlowTable table({size, 800, 50, FlowTable::kForever, counts, 9});
+  FlowTable table({size, 800, 50, FlowTable::kForever, counts, 9}, isa);
   std::atomic<std::uint64_t> now{1};
   std::atomic<bool> stop{false};
   const Keys keys(kFlows, size);
@@ -80,10 +80,10 @@ void churn(std::size_t size, bool counts) {
   CHECK(!gone.empty());
 }
 
-void keep(std::size_t size) {
+void keep(std::size_t size, fastpath::Isa isa) {
   constexpr std::uint32_t kKept = 600;
   constexpr std::uint32_t kFlows = 2600;
-  FlowTable table({size, 2000, FlowTable::kForever, FlowTable::kForever, false, 4});
+  FlowTable table({size, 2000, FlowTable::kForever, FlowTable::kForever, false, 4}, isa);
   std::atomic<bool> stop{false};
   const Keys keys(kFlows, size);
   table.put_many(keys.at(0), keys.numbers.data(), kKept, 1, nullptr, nullptr);
@@ -113,7 +113,10 @@ void keep(std::size_t size) {
 }  // namespace
 
 int main() {
-  for (std::size_t size : {4, 13, 16, 40}) churn(size, size == 4 || size == 40);
-  for (std::size_t size : {16, 40}) keep(size);
+  for (const fastpath::Isa isa : {fastpath::Isa::scalar, fastpath::Isa::avx512}) {
+    if (!fastpath::isa_supported(isa)) continue;
+    for (std::size_t size : {4, 13, 16, 40}) churn(size, size == 4 || size == 40, isa);
+    for (std::size_t size : {16, 40}) keep(size, isa);
+  }
   return 0;
 }

@@ -306,7 +306,7 @@ def test_threads() -> None:
         ((40,), {"capacity": 1, "seed": "x"}, TypeError),
         ((40,), {"capacity": 1, "idle_timeout_s": 10**400}, ValueError),
         ((40,), {"capacity": 1, "idle_timeout_s": 1j}, TypeError),
-        ((40,), {"capacity": 2**36}, MemoryError),
+        ((40,), {"capacity": 2**34}, MemoryError),
     ],
 )
 def test_bad_construction(arguments: Any, options: Any, error: type[Exception]) -> None:

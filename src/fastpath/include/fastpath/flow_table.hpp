@@ -19,6 +19,8 @@
 #include <thread>
 #include <vector>
 
+#include "fastpath/cpu.hpp"
+#include "fastpath/flow_index.hpp"
 #include "fastpath/hash.hpp"
 #include "fastpath/pages.hpp"
 
@@ -57,16 +59,18 @@ class FlowTable {
   };
   using Gone = std::vector<std::uint32_t>;  // values of flows that had to go
 
-  explicit FlowTable(const Options& options)
+  explicit FlowTable(const Options& options, Isa isa = isa_in_use())
       : options_(options),
         words_((options.key_size + 7) / 8),
-        stride_(stride(words_ * 8 + kRecordTail + (options.counts ? 16 : 0))),
         // At capacity six ways in seven are taken.
         sets_(std::max<std::uint64_t>(2, options.capacity / (kWays - 1) + 1)),
+        stride_(stride(words_ * 8 + kRecordTail + (options.counts ? 16 : 0))),
         head_memory_(sets_ * 8),
         record_memory_(sets_ * kWays * stride_),
         heads_(static_cast<std::uint64_t*>(head_memory_.data())),
-        records_(static_cast<std::uint8_t*>(record_memory_.data())) {}
+        records_(static_cast<std::uint8_t*>(record_memory_.data())),
+        index_{heads_, records_, sets_, stride_, options.seed},
+        kernel_(flow_kernel(isa)) {}
   FlowTable(const FlowTable&) = delete;
   FlowTable& operator=(const FlowTable&) = delete;
 
@@ -217,12 +221,12 @@ class FlowTable {
   }
 
  private:
-  static constexpr int kWays = 7;
+  static constexpr int kWays = FlowIndex::kWays;
   static constexpr std::size_t kRecordTail = 16;
-  static constexpr std::size_t kGroup = 32;      // keys of a batch that are sent for at a time
+  static constexpr std::size_t kGroup = FlowGroup::kKeys;
   static constexpr std::size_t kTurn = 1024;     // keys that a batch inserts before others may write
   static constexpr std::uint64_t kSlice = 1024;  // sets between two looks at the clock
-  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+  static constexpr std::uint64_t kNone = FlowIndex::kNone;
 
   // A writer's turn. Who wants several in a row lets those who wait go first: a mutex alone is not fair.
   class Turn {
@@ -287,11 +291,9 @@ class FlowTable {
     base_ms_.store(now_ms, std::memory_order_relaxed);
   }
 
-  // Heads: a byte a way, 0 for a free one, else a tag of 1 to 127, with kAway if the set is not the flow's
-  // home; the top byte counts flows of this home that are away (kMany: or more).
-  static constexpr std::uint64_t kBytes = 0x0001010101010101;
-  static constexpr std::uint64_t kAway = 0x80;
-  static constexpr std::uint64_t kMany = 0xFF;
+  static constexpr std::uint64_t kBytes = FlowIndex::kBytes;
+  static constexpr std::uint64_t kAway = FlowIndex::kAway;
+  static constexpr std::uint64_t kMany = FlowIndex::kMany;
 
   // Ways whose byte is this one: bit 7 of each.
   static std::uint64_t match(std::uint64_t head, std::uint64_t byte) noexcept {
@@ -341,16 +343,9 @@ class FlowTable {
   std::uint64_t hash(const std::uint8_t* key) const noexcept {
     return xxh3_64(key, key_size<kSize>(), options_.seed);
   }
-  static std::uint64_t tag(std::uint64_t hash) noexcept { return std::max<std::uint64_t>(hash & 0x7F, 1); }
-  std::uint64_t scaled(std::uint64_t number) const noexcept {
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(number) * sets_) >> 64);
-  }
-  std::uint64_t home(std::uint64_t hash) const noexcept { return scaled(hash); }
-  // The two sets of a tag are each other's other one.
-  std::uint64_t other(std::uint64_t set, std::uint64_t tag) const noexcept {
-    const std::uint64_t turn = scaled(tag * 0x9E3779B97F4A7C15u);
-    return turn >= set ? turn - set : turn + sets_ - set;
-  }
+  static std::uint64_t tag(std::uint64_t hash) noexcept { return FlowIndex::tag(hash); }
+  std::uint64_t home(std::uint64_t hash) const noexcept { return index_.home(hash); }
+  std::uint64_t other(std::uint64_t set, std::uint64_t tag) const noexcept { return index_.other(set, tag); }
 
   // The last word of a key, from the eight bytes that end it or, of short keys, byte by byte.
   template <std::size_t kSize>
@@ -427,6 +422,26 @@ class FlowTable {
     }
     return Look::kFound;
   }
+  // The same where nothing is counted and only idleness ends a flow, by what a batch keeps in registers;
+  // true: found, false: ask look().
+  template <std::size_t kSize>
+  bool look_plainly(std::uint8_t* place, const std::uint8_t* key, std::uint32_t now, std::uint32_t idle_ms,
+                    std::uint32_t* value) const noexcept {
+    constexpr std::size_t kWords = (kSize + 7) / 8;
+    auto* tail = reinterpret_cast<std::uint32_t*>(place + kWords * 8);
+    const std::uint32_t state = load(tail[3], std::memory_order_acquire);
+    std::uint64_t differ = state & (kOwn | kWriting);
+    for (std::size_t i = 0; i < kWords; ++i) {
+      differ |= load(reinterpret_cast<const std::uint64_t*>(place)[i]) ^ key_word<kSize>(key, i);
+    }
+    *value = load(tail[0]);
+    const std::uint32_t idle = now - load(tail[1]);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    differ |= load(tail[3]) ^ state;
+    if (differ != 0 || idle > idle_ms) return false;
+    if (idle != 0) store(tail[1], now);
+    return true;
+  }
   // Flows move from home to their other set only, where they appear before the one store that takes them from
   // the home's ways and counts them as away: home first, then the other set, never misses one.
   template <std::size_t kSize>
@@ -452,6 +467,17 @@ class FlowTable {
     return false;
   }
 
+  // The first of these steps for what a group's one guess missed; false: not found yet.
+  template <std::size_t kSize>
+  bool find_at_home(std::uint64_t set, std::uint64_t tag, const std::uint8_t* key, std::uint32_t now,
+                    std::uint32_t bytes, std::uint32_t* value) {
+    std::uint64_t ways = match(load(heads_[set], std::memory_order_acquire), tag);
+    for (; ways != 0; ways &= ways - 1) {
+      if (look<kSize>(slot_of(set, ways), key, now, bytes, true, value) == Look::kFound) return true;
+    }
+    return false;
+  }
+
   // Four stages, each a group behind the one before: send for the heads; send for the record that the tag
   // names or, without one, for the head of the other set; send for the record that this one names; compare.
   // Branches that wait for memory would stop the processor from sending for more, so there are none before
@@ -459,14 +485,7 @@ class FlowTable {
   template <std::size_t kSize>
   std::size_t find_many_of(const std::uint8_t* keys, const std::uint32_t* bytes, std::size_t n,
                            std::uint32_t now, std::uint32_t* values, std::uint32_t missing) {
-    struct Group {
-      std::uint64_t set[kGroup];
-      std::uint64_t slot[kGroup];
-      std::uint64_t tag[kGroup];
-      std::uint32_t elsewhere[kGroup + 1];
-      std::uint32_t elsewheres;
-    };
-    Group ring[4];
+    FlowGroup ring[4];
     // Keys whose first match was another flow's: they need what nobody has sent for, so they wait for
     // company.
     struct {
@@ -496,36 +515,30 @@ class FlowTable {
       late.count = 0;
     };
 
+    const bool plain = !options_.counts && options_.absolute_ms == kForever;
+    const std::uint32_t idle_ms = std::min(options_.idle_ms, kAhead - 1);
+    std::uint8_t* const records = records_;
+    const std::size_t stride = stride_;
     const std::size_t groups = (n + kGroup - 1) / kGroup;
     const auto count_of = [n](std::size_t group) { return std::min(kGroup, n - group * kGroup); };
     for (std::size_t step = 0; step < groups + 3; ++step) {
       if (step < groups) {
-        Group& group = ring[step % 4];
-        for (std::size_t i = 0, count = count_of(step); i < count; ++i) {
-          const std::uint64_t hashed = hash<kSize>(key_at(step * kGroup + i));
-          group.set[i] = home(hashed);
-          group.tag[i] = tag(hashed);
-          __builtin_prefetch(&heads_[group.set[i]]);
+        const std::uint8_t* from = key_at(step * kGroup);
+        if (kSize == 16 && kernel_.hash16 != nullptr && count_of(step) == kGroup) {
+          kernel_.hash16(index_, from, ring[step % 4]);
+        } else {
+          hash_group<kSize>(from, count_of(step), ring[step % 4]);
         }
       }
       if (step >= 1 && step - 1 < groups) {
-        Group& group = ring[(step - 1) % 4];
-        std::uint32_t elsewheres = 0;
-        for (std::size_t i = 0, count = count_of(step - 1); i < count; ++i) {
-          const std::uint64_t head = load(heads_[group.set[i]], std::memory_order_acquire);
-          const std::uint64_t ways = match(head, group.tag[i]);
-          const std::uint64_t slot = slot_of(group.set[i], ways | std::uint64_t{1} << 63);
-          const auto* next =
-              reinterpret_cast<const std::uint8_t*>(&heads_[other(group.set[i], group.tag[i])]);
-          group.slot[i] = ways != 0 ? slot : kNone;
-          send_for(ways != 0 ? record(slot) : next);
-          group.elsewhere[elsewheres] = static_cast<std::uint32_t>(i);
-          elsewheres += static_cast<std::uint32_t>(ways == 0) & static_cast<std::uint32_t>(away(head) != 0);
+        if (kernel_.match != nullptr && count_of(step - 1) == kGroup) {
+          kernel_.match(index_, ring[(step - 1) % 4]);
+        } else {
+          match_group(count_of(step - 1), ring[(step - 1) % 4]);
         }
-        group.elsewheres = elsewheres;
       }
       if (step >= 2 && step - 2 < groups) {
-        Group& group = ring[(step - 2) % 4];
+        FlowGroup& group = ring[(step - 2) % 4];
         for (std::uint32_t k = 0; k < group.elsewheres; ++k) {
           const std::size_t i = group.elsewhere[k];
           const std::uint64_t set = other(group.set[i], group.tag[i]);
@@ -537,16 +550,26 @@ class FlowTable {
         }
       }
       if (step >= 3) {
-        const Group& group = ring[(step - 3) % 4];
+        const FlowGroup& group = ring[(step - 3) % 4];
         for (std::size_t i = 0, count = count_of(step - 3); i < count; ++i) {
           const std::size_t at = (step - 3) * kGroup + i;
           std::uint32_t value = missing;
           if (group.slot[i] != kNone) {
+            if constexpr (kSize != 0) {
+              if (plain && look_plainly<kSize>(records + group.slot[i] * stride, key_at(at), now, idle_ms,
+                                               &values[at])) {
+                ++hits;
+                continue;
+              }
+            }
             const Look seen = look<kSize>(group.slot[i], key_at(at), now, size_at(at), true, &value);
             if (seen == Look::kFound) {
               ++hits;
             } else if (seen == Look::kOver) {
               value = missing;
+            } else if (find_at_home<kSize>(group.set[i], group.tag[i], key_at(at), now, size_at(at),
+                                           &value)) {
+              ++hits;
             } else {
               late.at[late.count] = at;
               late.set[late.count] = group.set[i];
@@ -561,6 +584,30 @@ class FlowTable {
     }
     catch_up();
     return hits;
+  }
+  template <std::size_t kSize>
+  void hash_group(const std::uint8_t* keys, std::size_t n, FlowGroup& group) const noexcept {
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::uint64_t hashed = hash<kSize>(keys + i * key_size<kSize>());
+      group.set[i] = home(hashed);
+      group.tag[i] = tag(hashed);
+      __builtin_prefetch(&heads_[group.set[i]]);
+    }
+  }
+  void match_group(std::size_t n, FlowGroup& group) const noexcept {
+    std::uint32_t elsewheres = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::uint64_t head = load(heads_[group.set[i]], std::memory_order_acquire);
+      const std::uint64_t ways = match(head, group.tag[i]);
+      const std::uint64_t slot = slot_of(group.set[i], ways | std::uint64_t{1} << 63);
+      const auto* next = reinterpret_cast<const std::uint8_t*>(&heads_[other(group.set[i], group.tag[i])]);
+      group.slot[i] = ways != 0 ? slot : kNone;
+      send_for(ways != 0 ? record(slot) : next);
+      if ((ways & (ways - 1)) != 0) send_for(record(slot_of(group.set[i], ways & (ways - 1))));
+      group.elsewhere[elsewheres] = static_cast<std::uint32_t>(i);
+      elsewheres += static_cast<std::uint32_t>(ways == 0) & static_cast<std::uint32_t>(away(head) != 0);
+    }
+    group.elsewheres = elsewheres;
   }
   void send_for(const std::uint8_t* place) const noexcept {
     __builtin_prefetch(place);
@@ -786,13 +833,15 @@ class FlowTable {
 
   const Options options_;
   const std::size_t words_;
-  const std::size_t stride_;
   const std::uint64_t sets_;
+  const std::size_t stride_;
   Pages head_memory_;
   Pages record_memory_;
   Pages own_memory_;
   std::uint64_t* const heads_;
   std::uint8_t* const records_;
+  const FlowIndex index_;
+  const FlowKernel kernel_;
   std::atomic<std::uint64_t*> own_{nullptr};
   std::atomic<std::uint64_t> base_ms_{0};
   std::mutex mutex_;
