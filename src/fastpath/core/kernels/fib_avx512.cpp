@@ -26,33 +26,18 @@ namespace fastpath::fib {
 namespace {
 #include "fib_walk.hpp"
 
+#include "fib_lanes.hpp"
+
 using Vector = __m512i;
 
 constexpr std::size_t kLanes = 8;  // addresses a vector
 // Vectors that take a step together: enough to hide the caches' latency, few enough to stay in the first one.
 constexpr std::size_t kGroups = 16;
 constexpr std::size_t kChunk = kLanes * kGroups;
-constexpr std::size_t kAhead = 4096;  // bytes between the addresses in use and those that are asked for
 
 inline Vector splat(std::uint64_t value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
 inline Vector byte_of(Vector value, unsigned shift) {
   return _mm512_and_si512(_mm512_srli_epi64(value, shift), splat(0xFF));
-}
-
-// Loads are done one by one: on current cores that outruns gather instructions of 64-bit words.
-template <typename T>
-inline long long read_at(const std::uint8_t* base, std::uint64_t at) {
-#if defined(__SANITIZE_THREAD__)
-  // What the load below is on this machine, in the words that the checker knows: references are stored alone.
-  if constexpr (sizeof(T) == 8) {
-    const auto* const half = reinterpret_cast<const std::uint32_t*>(base + at);
-    return static_cast<long long>(std::uint64_t{__atomic_load_n(half + 1, __ATOMIC_ACQUIRE)} << 32 |
-                                  __atomic_load_n(half, __ATOMIC_ACQUIRE));
-  }
-  if constexpr (sizeof(T) == 4)
-    return __atomic_load_n(reinterpret_cast<const T*>(base + at), __ATOMIC_ACQUIRE);
-#endif
-  return static_cast<long long>(std::uint64_t{read<T>(base + at)});
 }
 
 // What stands at `at` bytes from `base`.
@@ -64,11 +49,6 @@ inline Vector fetch(const void* from, Vector at) {
   return _mm512_set_epi64(read_at<T>(base, lane[7]), read_at<T>(base, lane[6]), read_at<T>(base, lane[5]),
                           read_at<T>(base, lane[4]), read_at<T>(base, lane[3]), read_at<T>(base, lane[2]),
                           read_at<T>(base, lane[1]), read_at<T>(base, lane[0]));
-}
-
-// Asks for a line of addresses that a later chunk reads; behind the last ones, for nothing that matters.
-inline void ask_ahead(const void* addresses) {
-  _mm_prefetch(static_cast<const char*>(addresses) + kAhead, _MM_HINT_T0);
 }
 
 // The word of a large node's map that holds `slot`: slot / kWordSlots.

@@ -25,14 +25,17 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
       at[k] = static_cast<std::size_t>(node.entries() - view.arena) + sizeof(Leaf) * interval;
       __builtin_prefetch(view.arena + at[k]);
     }
-    bool deep = false;
+    std::uint32_t deep = 0;
     for (std::size_t k = 0; k < kChunk; ++k) {
       const std::uint32_t leaf = read<Leaf>(view.arena + at[k]);
-      deep |= leaf == view.deep;
+      deep |= std::uint32_t{leaf == view.deep} << k;
       const std::uint32_t above = either(entry_leaf(entry[k]) == none, missing, entry_leaf(entry[k]));
       out[i + k] = either(leaf == none, above, leaf);
     }
-    if (__builtin_expect(deep, 0)) loop4<Leaf>(view, addresses + i, out + i, kChunk, missing);
+    for (; deep != 0; deep &= deep - 1) {
+      const std::size_t k = i + static_cast<std::size_t>(__builtin_ctz(deep));
+      loop4<Leaf>(view, addresses + k, out + k, 1, missing);
+    }
   }
   loop4<Leaf>(view, addresses + i, out + i, n - i, missing);
 }
@@ -83,13 +86,16 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
       at[k] = place_in(view, ref[k], top[k] >> 16 & 0xFF, sizeof(Leaf));
       __builtin_prefetch(view.arena + at[k]);
     }
-    bool deep = false;
+    std::uint32_t deep = 0;
     for (std::size_t k = 0; k < kChunk; ++k) {
       const std::uint32_t leaf = read<Leaf>(view.arena + at[k]);
-      deep |= leaf == view.deep;
+      deep |= std::uint32_t{leaf == view.deep} << k;
       out[i + k] = either(leaf == none, answer[k], leaf);
     }
-    if (__builtin_expect(deep, 0)) loop6<Leaf>(view, addresses + 16 * i, out + i, kChunk, missing);
+    for (; deep != 0; deep &= deep - 1) {
+      const std::size_t k = i + static_cast<std::size_t>(__builtin_ctz(deep));
+      loop6<Leaf>(view, addresses + 16 * k, out + k, 1, missing);
+    }
   }
   loop6<Leaf>(view, addresses + 16 * i, out + i, n - i, missing);
 }
