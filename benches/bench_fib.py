@@ -1,8 +1,10 @@
-"""Fib beside DPDK's rte_fib, pytricia, py-radix and dict, on a full Internet table with distinct next hops.
+"""Fib beside DPDK, pytricia, py-radix, pyasn and dict, on a full Internet table with distinct next hops.
 
 Probes: `routed` (a random host of a random prefix), `uniform` (any IPv4 address), `zipf` (prefixes by Zipf's
 law, s = 1, then a random host), `miss` (addresses that no prefix holds), `sequential`. DPDK needs
-libdpdk-dev; it runs with huge pages where the kernel has 3100 MiB of them free, and its rows say which.
+libdpdk-dev; it runs with huge pages where the kernel has 3100 MiB of them free, and with pages of 4 KiB in
+the same process. The rows of random gathers tell what one read a look-up would cost: the rate of reading
+4 bytes at random places of a memory as large as the table.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ import gc
 import ipaddress
 import shutil
 import subprocess
+import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastpath import Fib
+from fastpath.data import bgp_prefixes_path
 
 PROBES = 1 << 22
 CALL = 4096
@@ -42,7 +47,7 @@ class Table:
     def __init__(self, whole: Fib, family: int) -> None:
         rng = np.random.default_rng(20260101 + family)
         self.family = family
-        self.addresses, self.lengths, _ = whole._arrays(family)
+        self.addresses, self.lengths, _ = whole.to_arrays(family)
         n = len(self.lengths)
         # All distinct; DPDK's tables take next hops of 30 bits.
         self.values = (np.arange(1, n + 1, dtype=np.uint64) * 2654435761 % 2**30).astype(np.uint32)
@@ -75,19 +80,27 @@ def tables(bgp_text):
     return {family: Table(whole, family) for family in (4, 6)}
 
 
+def compiled(source: str, folder: Path, *flags: str):
+    """A library of this folder's sources, or a skip where there is no compiler."""
+    compiler = "c++" if source.endswith(".cpp") else "cc"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    library = folder / f"{source}.so"
+    command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(Path(__file__).with_name(source))]
+    subprocess.run([*command, "-o", str(library), *flags], check=True, capture_output=True)
+    return ctypes.CDLL(str(library))
+
+
 @pytest.fixture(scope="session")
 def dpdk(tmp_path_factory):
     """The peer library, started; its name tells the kind of pages."""
-    if shutil.which("pkg-config") is None or shutil.which("cc") is None:
-        pytest.skip("needs cc and pkg-config")
+    if shutil.which("pkg-config") is None:
+        pytest.skip("needs pkg-config")
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libdpdk"], capture_output=True, text=True)
     if flags.returncode != 0:
         pytest.skip("needs libdpdk-dev")
-    library = tmp_path_factory.mktemp("dpdk") / "dpdk_fib.so"
-    source = Path(__file__).with_name("dpdk_fib.c")
-    command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-DALLOW_EXPERIMENTAL_API", str(source)]
-    subprocess.run([*command, "-o", str(library), *flags.stdout.split()], check=True, capture_output=True)
-    peer = ctypes.CDLL(str(library))
+    folder = tmp_path_factory.mktemp("dpdk")
+    peer = compiled("dpdk_fib.c", folder, "-DALLOW_EXPERIMENTAL_API", *flags.stdout.split())
     memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     huge = int(memory["HugePages_Free"]) * int(memory["Hugepagesize"].split()[0]) >= 3100 * 1024
     pages = ["--in-memory", "-m", "3000"] if huge else ["--no-huge", "-m", "3000"]
@@ -95,7 +108,9 @@ def dpdk(tmp_path_factory):
     arguments = (ctypes.c_char_p * len(words))(*[word.encode() for word in words])
     if peer.peer_start(len(words), arguments) != 0:
         pytest.skip("DPDK does not start here")
-    peer.kind = "huge pages" if huge else "no huge pages"
+    peer.kinds = ["huge pages"] if huge else []
+    if not huge or peer.peer_small_pages(ctypes.c_size_t(1800 << 20)) == 0:
+        peer.kinds.append("small pages")
     return peer
 
 
@@ -105,13 +120,25 @@ def pointer(array):
 
 @pytest.fixture(scope="session")
 def loaded(dpdk, tables):
-    for family, load in ((4, dpdk.peer_load4), (6, dpdk.peer_load6)):
-        table = tables[family]
-        n = ctypes.c_size_t(len(table.lengths))
-        error = load(pointer(table.addresses), pointer(table.lengths), pointer(table.values), n)
-        if error != 0:
-            pytest.skip(f"DPDK does not take the IPv{family} table here (error {error})")
-    return dpdk
+    """(library, number of the kind) for a kind of pages, with both tables in it."""
+    done = {}
+
+    def load(pages):
+        if pages not in dpdk.kinds:
+            pytest.skip(f"no {pages} here")
+        if pages not in done:
+            # Without huge pages the memory of EAL is of small ones.
+            kind = int(pages == "small pages" and len(dpdk.kinds) == 2)
+            for family, function in ((4, dpdk.peer_load4), (6, dpdk.peer_load6)):
+                table = tables[family]
+                arrays = pointer(table.addresses), pointer(table.lengths), pointer(table.values)
+                error = function(kind, *arrays, ctypes.c_size_t(len(table.lengths)))
+                if error != 0:
+                    pytest.skip(f"DPDK does not take the IPv{family} table here (error {error})")
+            done[pages] = kind
+        return dpdk, done[pages]
+
+    return load
 
 
 MIXES = [(4, mix) for mix in ("routed", "uniform", "zipf", "miss", "sequential")]
@@ -130,15 +157,36 @@ class TestBatch:
         table = tables[family]
         measure(in_calls, table.fib, table.probes[mix], np.empty(CALL, np.uint32), operations=PROBES)
 
-    def test_dpdk(self, tables, loaded, family, mix, benchmark, measure) -> None:
+    @pytest.mark.parametrize("pages", ["huge pages", "small pages"])
+    def test_dpdk(self, tables, loaded, family, mix, pages, benchmark, measure) -> None:
         benchmark.group = f"fib: IPv{family} lookup_many, {mix}"
-        benchmark.extra_info["settings"] = f"AVX-512, {loaded.kind}"
+        peer, kind = loaded(pages)
+        benchmark.extra_info["settings"] = f"AVX-512, {pages}"
         table = tables[family]
-        lookup = loaded.peer_lookup4 if family == 4 else loaded.peer_lookup6
+        lookup = peer.peer_lookup4 if family == 4 else peer.peer_lookup6
         out = np.empty(PROBES, np.uint32)
-        lookup(pointer(table.probes[mix]), ctypes.c_size_t(PROBES), pointer(out))
+        lookup(kind, pointer(table.probes[mix]), ctypes.c_size_t(PROBES), pointer(out))
         assert np.array_equal(out, table.fib.lookup_many(table.probes[mix]))
-        measure(lookup, pointer(table.probes[mix]), ctypes.c_size_t(PROBES), None, operations=PROBES)
+        measure(lookup, kind, pointer(table.probes[mix]), ctypes.c_size_t(PROBES), None, operations=PROBES)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_random_gather(tables, tmp_path, family, benchmark, measure) -> None:
+    benchmark.group = "fib: roofline, a random gather from as many bytes as the table has"
+    library = compiled("roofline.cpp", tmp_path, "-std=c++20")
+    library.roofline_memory.restype = ctypes.c_void_p
+    size = tables[family].fib.nbytes
+    benchmark.extra_info["MB"] = round(size / 1e6, 1)
+    memory = ctypes.c_void_p(library.roofline_memory(ctypes.c_size_t(size)))
+    places = np.random.default_rng(1).integers(0, size // 4, PROBES, dtype=np.uint32)
+    out = np.empty(PROBES, np.uint32)
+    count = ctypes.c_size_t(CALL)
+
+    def in_calls() -> None:
+        for i in range(0, PROBES, CALL):
+            library.roofline_gather(memory, pointer(places[i:]), pointer(out), count)
+
+    measure(in_calls, operations=PROBES)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -157,6 +205,19 @@ def test_fastpath_call(tables, n, benchmark, measure) -> None:
     benchmark.group = f"fib: one lookup_many of {n}"
     probes = tables[4].probes["routed"][:n].copy()
     measure(lambda: tables[4].fib.lookup_many(probes))
+
+
+def smaps(pid: int, path: Path) -> dict[str, int]:
+    """Kilobytes by kind of what a process has mapped of a file."""
+    found: dict[str, int] = {}
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if " " in name:  # a mapping's first line; its fields have one word
+            inside = line.endswith(str(path))
+        elif inside and rest.endswith(" kB"):
+            found[name] = found.get(name, 0) + int(rest.split()[0])
+    return found
 
 
 def each(function, keys) -> None:
@@ -197,8 +258,17 @@ class TestScalar:
             tree.insert(str(network), 1)
         measure(each, tree.get, keys[kind], operations=SCALARS)
 
+    def test_pyasn(self, tables, keys, kind, tmp_path, benchmark, measure) -> None:
+        if kind != "str":
+            pytest.skip("pyasn takes str")
+        benchmark.group = f"fib: lookup({kind})"
+        pyasn = pytest.importorskip("pyasn")
+        lines = [f"{network}\t{number}\n" for number, network in enumerate(tables[4].fib, 1)]
+        (tmp_path / "asn").write_text("".join(lines))
+        measure(each, pyasn.pyasn(str(tmp_path / "asn")).lookup, keys[kind], operations=SCALARS)
+
     def test_py_radix(self, tables, keys, kind, benchmark, measure) -> None:
-        if kind not in ("str",):
+        if kind != "str":
             pytest.skip("py-radix takes str")
         benchmark.group = f"fib: lookup({kind})"
         tree = pytest.importorskip("radix").Radix()
@@ -235,18 +305,31 @@ class TestBuild:
 
         measure(build, operations=len(prefixes))
 
-    def test_dpdk_ipv4(self, tables, loaded, benchmark, measure) -> None:
+    def test_dpdk_ipv4(self, tables, loaded, dpdk, benchmark, measure) -> None:
         benchmark.group = "fib: build, a prefix"
+        peer, kind = loaded(dpdk.kinds[0])
         table = tables[4]
         arrays = pointer(table.addresses), pointer(table.lengths), pointer(table.values)
-        measure(
-            loaded.peer_load4, *arrays, ctypes.c_size_t(len(table.lengths)), operations=len(table.lengths)
-        )
+        count = ctypes.c_size_t(len(table.lengths))
+        measure(peer.peer_load4, kind, *arrays, count, operations=len(table.lengths))
 
-    def test_fastpath_open(self, tables, tmp_path, benchmark) -> None:
+    def test_fastpath_open(self, bgp_text, tmp_path, benchmark) -> None:
+        """Both families in one file; its pages are one copy for all processes that open it."""
         benchmark.group = "fib: open a saved table"
-        tables[4].fib.save(tmp_path / "table")
-        benchmark(Fib.open, tmp_path / "table")
+        path = tmp_path / "table"
+        Fib.from_file(bgp_prefixes_path(), dtype="uint32").save(path)
+        opened = Fib.open(path)
+        code = "import sys; from fastpath import Fib; fib = Fib.open(sys.argv[1]); print(flush=True); input()"
+        command = [sys.executable, "-c", code, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            other.stdout.readline()
+            kilobytes = smaps(other.pid, path)
+            other.communicate("\n")
+        for kind in ("Shared", "Private"):
+            held = kilobytes[f"{kind}_Clean"] + kilobytes[f"{kind}_Dirty"]
+            benchmark.extra_info[f"MB {kind.lower()}"] = round(held / 1000, 1)
+        benchmark(Fib.open, path)
+        del opened
 
 
 class TestUpdate:
@@ -255,6 +338,31 @@ class TestUpdate:
         return [
             (ipaddress.IPv4Network((int(table.addresses[i]), int(table.lengths[i]))), int(i)) for i in rows
         ]
+
+    def one_by_one(self, benchmark, calls) -> None:
+        """Each call is a round. The clock's own cost, some 50 ns, is in the figures."""
+        calls = iter(calls)
+        benchmark.pedantic(lambda call: call(), setup=lambda: ((next(calls),), {}), rounds=20_000)
+        times = np.array(benchmark.stats.stats.data)
+        benchmark.extra_info["p99 µs"] = round(float(np.percentile(times, 99)) * 1e6, 2)
+        benchmark.extra_info["p99.9 µs"] = round(float(np.percentile(times, 99.9)) * 1e6, 2)
+
+    def test_fastpath_one_insert(self, tables, benchmark) -> None:
+        """A prefix one bit longer than one that is there, so mostly a new one."""
+        benchmark.group = "fib: one change in the full table, timed alone"
+        fib = tables[4].fib.copy()
+        calls = [partial(fib.insert, (address, length + 1), 1) for address, length in self.some(tables[4])]
+        self.one_by_one(benchmark, calls)
+
+    def test_fastpath_one_delete(self, tables, benchmark) -> None:
+        benchmark.group = "fib: one change in the full table, timed alone"
+        fib = tables[4].fib.copy()
+        self.one_by_one(benchmark, [partial(fib.delete, prefix) for prefix in self.some(tables[4])])
+
+    def some(self, table) -> list[tuple[int, int]]:
+        """Different prefixes of the table as (address, length)."""
+        rows = np.random.default_rng(5).permutation(np.flatnonzero(table.lengths < 32))[:20_000]
+        return list(zip(table.addresses[rows].tolist(), table.lengths[rows].tolist(), strict=True))
 
     def test_fastpath_insert(self, tables, benchmark, measure) -> None:
         """A new next hop for a random prefix."""

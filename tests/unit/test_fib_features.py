@@ -184,17 +184,27 @@ def test_save_and_open(tmp_path, fib) -> None:
 
 
 def test_an_open_table_is_shared_between_processes(tmp_path) -> None:
+    """Of the kernel's account of the file's pages, nearly all are shared, and none is a copy."""
+    path = tmp_path / "table"
     fib = Fib(dtype="uint32")
     fib.insert_many(
         (np.arange(65536, dtype=np.uint32) << 16, np.full(65536, 16, np.uint8)),
         np.arange(65536, dtype=np.uint32),
     )
-    fib.save(tmp_path / "table")
-    code = "import sys; from fastpath import Fib; print(Fib.open(sys.argv[1]).lookup('1.2.3.4'))"
-    told = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "table")], capture_output=True, text=True, check=True
+    fib.save(path)
+    opened = Fib.open(path)
+    code = (
+        "import sys, pathlib; from fastpath import Fib; fib = Fib.open(sys.argv[1])\n"
+        "print(fib.lookup('1.2.3.4')); print(pathlib.Path('/proc/self/smaps').read_text())"
     )
-    assert told.stdout.strip() == str(0x0102)
+    told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    answer, *lines = told.stdout.splitlines()
+    assert int(answer) == opened.lookup("1.2.3.4") == 0x0102
+    first = next(i for i, line in enumerate(lines) if line.endswith(str(path)))
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[first + 1 : first + 15]}
+    shared = kilobytes["Shared_Clean"] + kilobytes["Shared_Dirty"]
+    assert shared >= 0.95 * path.stat().st_size / 1024
+    assert kilobytes["Private_Clean"] + kilobytes["Private_Dirty"] <= 4
 
 
 def test_broken_files(tmp_path, fib) -> None:

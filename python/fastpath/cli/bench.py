@@ -48,6 +48,7 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
                 if bench["stats"]["median"]
                 else 0.0,
                 "per_s": 1 / median if median else 0.0,
+                "notes": {key: note for key, note in bench["extra_info"].items() if key != "operations"},
             }
         )
     fastest_peer: dict[tuple[str, str], float] = {}
@@ -133,9 +134,12 @@ def run(options: argparse.Namespace) -> int:
                 f"±{row['spread']:.0%}",
                 f"{row['per_s'] / 1e6:,.2f}",
                 f"{row['ratio']:.2f}x" if row["ratio"] else "",
+                ", ".join(
+                    str(note) if key == "settings" else f"{key} {note}" for key, note in row["notes"].items()
+                ),
             ]
             for row in rows
         ]
-        print(table(["suite", "what", "who", "ns", "spread", "M/s", "vs best peer"], shown))
+        print(table(["suite", "what", "who", "ns", "spread", "M/s", "vs best peer", "notes"], shown))
         print(f"\n{output}", *plots, sep="\n")
     return 0 if all_ran else 1
