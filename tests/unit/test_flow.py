@@ -89,6 +89,16 @@ def test_expire_goes_on_where_it_ended() -> None:
     assert table.expirations == 150_000
 
 
+def test_expire_lets_a_few_objects_go_at_a_time() -> None:
+    clock = Clock()
+    table = FlowTable(8, capacity=20_000, clock=clock)
+    table.insert_many(rows_of(np.arange(20_000), 8), range(20_000))
+    clock.now += 61
+    assert 1000 <= table.expire(60.0) < 2000
+    assert table.expire(None) > 18_000
+    assert len(table) == 0
+
+
 def test_counters_and_export() -> None:
     clock = Clock()
     table = FlowTable(capacity=100, clock=clock, counters=True)

@@ -224,8 +224,8 @@ class FlowTable {
   static constexpr int kWays = FlowIndex::kWays;
   static constexpr std::size_t kRecordTail = 16;
   static constexpr std::size_t kGroup = FlowGroup::kKeys;
-  static constexpr std::size_t kTurn = 1024;     // keys that a batch inserts before others may write
-  static constexpr std::uint64_t kSlice = 1024;  // sets between two looks at the clock
+  static constexpr std::size_t kTurn = 1024;    // keys that a batch inserts before others may write
+  static constexpr std::uint64_t kSlice = 128;  // sets between two looks at the clock
   static constexpr std::uint64_t kNone = FlowIndex::kNone;
 
   // A writer's turn. Who wants several in a row lets those who wait go first: a mutex alone is not fair.
@@ -648,8 +648,17 @@ class FlowTable {
   }
 
   std::size_t sweep_some(std::uint64_t sets, std::uint32_t now, Gone* gone) {
+    constexpr std::uint64_t kLookahead = 16;
     std::size_t removed = 0;
     for (std::uint64_t i = 0; i < std::min(sets, sets_); ++i) {
+      // The homes of flows that are away here lie anywhere.
+      if (const std::uint64_t soon = hand_ + kLookahead; i + kLookahead < sets && soon < sets_) {
+        const std::uint64_t head = load(heads_[soon]);
+        for (std::uint64_t ways = head & (kBytes << 7); ways != 0; ways &= ways - 1) {
+          const auto way = static_cast<std::uint64_t>(std::countr_zero(ways)) / 8;
+          __builtin_prefetch(&heads_[other(soon, tag_at(head, way) & ~kAway)], 1);
+        }
+      }
       hand_ = hand_ + 1 == sets_ ? 0 : hand_ + 1;
       for (std::uint64_t ways = taken(load(heads_[hand_])); ways != 0; ways &= ways - 1) {
         const std::uint64_t slot = slot_of(hand_, ways);
