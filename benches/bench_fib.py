@@ -225,30 +225,32 @@ def each(function, keys) -> None:
         function(key)
 
 
+# An IPv4 address in each form that a scalar call takes.
+KINDS = {
+    "int": int,
+    "str": lambda number: str(ipaddress.IPv4Address(number)),
+    "bytes": lambda number: number.to_bytes(4, "big"),
+    "ip_address": ipaddress.IPv4Address,
+}
+
+
 @pytest.fixture(scope="session")
 def keys(tables):
-    probes = tables[4].probes["routed"][:SCALARS]
-    numbers = probes.tolist()
-    return {
-        "int": numbers,
-        "str": [str(ipaddress.IPv4Address(number)) for number in numbers],
-        "bytes": [number.to_bytes(4, "big") for number in numbers],
-        "ip_address": [ipaddress.IPv4Address(number) for number in numbers],
-    }
+    numbers = tables[4].probes["routed"][:SCALARS].tolist()
+    return {kind: [make(number) for number in numbers] for kind, make in KINDS.items()}
 
 
-@pytest.mark.parametrize("kind", ["int", "str", "bytes", "ip_address"])
+@pytest.mark.parametrize("kind", list(KINDS))
 class TestScalar:
     def test_fastpath(self, tables, keys, kind, benchmark, measure) -> None:
         benchmark.group = f"fib: lookup({kind})"
         measure(each, tables[4].fib.lookup, keys[kind], operations=SCALARS)
 
     def test_dict_get(self, tables, keys, kind, benchmark, measure) -> None:
-        """An exact look-up in a dict with as many entries as the table."""
+        """An exact look-up in a dict with as many entries as the table, and these keys among them."""
         benchmark.group = f"fib: lookup({kind})"
-        found = (
-            dict.fromkeys(tables[4].addresses.tolist(), 1) if kind == "int" else dict.fromkeys(keys[kind], 1)
-        )
+        found = dict.fromkeys(map(KINDS[kind], tables[4].addresses.tolist()), 1)
+        found.update(dict.fromkeys(keys[kind], 1))
         measure(each, found.get, keys[kind], operations=SCALARS)
 
     def test_pytricia(self, tables, keys, kind, benchmark, measure) -> None:

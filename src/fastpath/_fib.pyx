@@ -807,10 +807,10 @@ cdef class FibCore:
             columns of str, of 4 or 16 bytes, and of ipaddress objects, whose first row tells the family; nulls
             are refused.
         hashes
-            uint64[n]: answer with the member that each hash chooses where the next hop is a
+            uint64[n], or a column of them: answer with the member that each hash chooses where the next hop is a
             :class:`fastpath.NextHopGroup`.
         out
-            uint32[n] to write to, contiguous.
+            uint32[n] to write to, contiguous. It may lie over the addresses, which are then copied first.
         default
             What addresses without a match get, from 0 to 2**32 - 1.
 
@@ -847,6 +847,8 @@ cdef class FibCore:
         cdef uint32_t missing = checked_default(default)
         if hashes is not None:
             missing = 0
+            if isinstance(hashes, cnp.ndarray) and np.may_share_memory(hashes, result):
+                hashes = hashes.copy()
         cdef const void* source = cnp.PyArray_DATA(array)
         cdef uint32_t* target = <uint32_t*>cnp.PyArray_DATA(result)
         cdef Table* table = self.table.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import ipaddress
 import os
@@ -273,6 +274,8 @@ def test_from_file(tmp_path) -> None:
     zipped.write_bytes(gzip.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n"))
     assert Fib.from_file(zipped).lookup("11.0.0.1") == "8"
     assert Fib.from_file(str(zipped), dtype="uint32").lookup("11.0.0.1") == 8
+    zipped.write_bytes(bz2.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n"))
+    assert Fib.from_file(zipped).lookup("11.0.0.1") == "8"
     path.write_text("10.0.0.0/8 a\n11.0.0.0/8\n")
     with pytest.raises(ValueError, match="1 of 2"):
         Fib.from_file(path)

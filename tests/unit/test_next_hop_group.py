@@ -90,3 +90,16 @@ def test_refused(members, buckets, error) -> None:
     if buckets == 8:
         with pytest.raises(error):
             NextHopGroup(["x"]).with_members(members)
+
+
+def test_answers_may_be_written_over_the_hashes() -> None:
+    fib = Fib()
+    fib.insert("0.0.0.0/0", NextHopGroup(["a", "b", "c"], buckets=32))
+    rng = np.random.default_rng(1)
+    asked = rng.integers(0, 2**32, 500, dtype=np.uint32)
+    for at in (0, 1, 250, 500):
+        hashes = rng.integers(0, 2**63, 500, dtype=np.uint64)
+        expected = fib.lookup_many(asked, hashes.copy())
+        assert np.array_equal(
+            fib.lookup_many(asked, hashes, out=hashes.view(np.uint32)[at : at + 500]), expected
+        )
