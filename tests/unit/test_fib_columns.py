@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from array import array
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,8 @@ COLUMNS_OF_FOUR = {
     "polars chunks": lambda: pl.concat([pl.Series(NUMBERS[:2]), pl.Series(NUMBERS[2:])], rechunk=False),
     "polars str": lambda: pl.Series(FOUR),
     "polars category": lambda: pl.Series(FOUR, dtype=pl.Categorical),
+    "buffer": lambda: memoryview(NUMBERS),
+    "array": lambda: array("I", NUMBERS.tolist()),
     "numpy str": lambda: np.array(FOUR),
     "numpy objects": lambda: np.array(FOUR, dtype=object),
 }
@@ -155,6 +158,10 @@ def test_uint32_columns_are_not_copied(fib) -> None:
         (pa.array([b"1234", BYTES[0]]), ValueError, "row 1.*16 bytes"),
         (pd.Series([b"1234", 7]), TypeError, "row 1.*int"),
         (pd.Series(["10.0.0.1", 7]), TypeError, "row 1.*int"),
+        (pd.Series([ipaddress.ip_address("fe80::1%eth0")]), ValueError, "row 0.*scope id"),
+        (memoryview(b"1234"), ValueError, r"uint8\[4\]"),
+        (array("q", [1]), TypeError, "int64"),
+        (bytearray(4), TypeError, "bytearray"),
         (pd.Series([object()]), TypeError, "row 0.*object"),
         (pd.DataFrame({"a": NUMBERS}), ValueError, r"uint32\[4,1\]"),
         (pa.array([["10.0.0.1"]]), TypeError, "row 0"),

@@ -1,7 +1,8 @@
-"""Columns of other libraries (pandas, pyarrow, polars) where arrays are taken, known by what they offer."""
+"""Columns of other libraries (pandas, pyarrow, polars) and buffers, known by what they offer."""
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ WANTED = "uint32[n], uint8[n,16], or a column of str, of 4 or of 16 bytes, or of
 
 
 def is_column(thing: object) -> bool:
-    """Whether something has rows that numpy can take."""
-    return hasattr(thing, "__array__") and hasattr(thing, "__len__")
+    """Whether something has rows that numpy can take. Lists are none: they would be guessed at."""
+    return isinstance(thing, (memoryview, array)) or (
+        hasattr(thing, "__array__") and hasattr(thing, "__len__")
+    )
 
 
 def array_of(column: Any) -> NDArray[Any]:
@@ -34,16 +37,18 @@ def array_of(column: Any) -> NDArray[Any]:
 
 def addresses_of(column: Any) -> NDArray[Any]:
     """Addresses of one family, which the first row tells, as uint32[n] or uint8[n,16]."""
-    array = array_of(column)
-    if array.dtype.kind not in "OUT" or array.ndim != 1:
-        return array
-    rows = array.tolist()
+    given = array_of(column)
+    if given.dtype.kind not in "OUT" or given.ndim != 1:
+        return given
+    rows = given.tolist()
     if not rows:
         return np.empty(0, np.uint32)
     if isinstance(rows[0], str):
         return parse_ipv6(rows) if ":" in rows[0] else parse_ipv4(rows)
     packed = [getattr(row, "packed", row) for row in rows]
     for number, row in enumerate(packed):
+        if getattr(rows[number], "scope_id", None) is not None:
+            raise ValueError(f"row {number}: {rows[number]} has a scope id; none was expected")
         if not isinstance(row, bytes):
             raise TypeError(f"row {number}: expected {WANTED}, not {type(row).__name__}")
         if len(row) not in (4, 16) or len(row) != len(packed[0]):
@@ -58,13 +63,13 @@ def addresses_of(column: Any) -> NDArray[Any]:
 
 def prefixes_of(column: Any) -> list[Any]:
     """Prefixes as str, a row each."""
-    array = array_of(column)
-    if array.dtype.kind not in "OUT" or array.ndim != 1:
+    given = array_of(column)
+    if given.dtype.kind not in "OUT" or given.ndim != 1:
         raise TypeError(
             "expected a column of prefixes as str, or a pair of arrays (addresses, prefix lengths), not "
-            f"{array.dtype}[{','.join(map(str, array.shape))}]"
+            f"{given.dtype}[{','.join(map(str, given.shape))}]"
         )
-    rows: list[Any] = array.tolist()
+    rows: list[Any] = given.tolist()
     return rows
 
 

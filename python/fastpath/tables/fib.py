@@ -264,6 +264,9 @@ class Fib(FibCore):
     def open(cls, path: str | os.PathLike[str]) -> Fib:
         """Return a saved table, read-only, ready at once: read in place, its memory shared by processes.
 
+        As long as it is open, the file may be replaced or deleted (:meth:`save` replaces it), but not
+        written into.
+
         Raises
         ------
         StoreError
