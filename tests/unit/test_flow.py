@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastpath import FlowTable
+from fastpath import FlowTable, hash64_many
 from fastpath.keys import five_tuple, five_tuples
 
 
@@ -62,6 +62,26 @@ def test_full_is_never_an_error() -> None:
     held = found != 2**32 - 1
     assert np.array_equal(found[held], numbers[held])
     assert np.mean(np.nonzero(held)[0]) > 3800  # the idlest went
+
+
+def test_keys_that_collide_under_one_seed_do_not_under_another() -> None:
+    """Whoever knows the seed finds keys of one home and one tag; they share fourteen places."""
+    capacity = 600
+    sets = capacity // 6 + 1
+    keys = rows_of(np.arange(400_000), 16)
+    hashes = hash64_many(keys, 7)
+    homes = (hashes >> np.uint64(32)) * np.uint64(sets) >> np.uint64(32)
+    chosen = keys[(homes == 3) & (hashes & np.uint64(127) == 5)]
+    assert len(chosen) > 20
+    attacked = FlowTable(16, capacity=capacity, dtype="uint32", seed=7)
+    attacked.insert_many(chosen, np.arange(len(chosen)))
+    assert len(attacked) <= 14
+    assert attacked.evictions == len(chosen) - len(attacked)
+    for _ in range(3):
+        table = FlowTable(16, capacity=capacity, dtype="uint32")
+        table.insert_many(chosen, np.arange(len(chosen)))
+        assert table.evictions == 0
+        assert np.array_equal(table.lookup_many(chosen), np.arange(len(chosen)))
 
 
 def test_a_busy_flow_stays() -> None:
