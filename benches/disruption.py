@@ -1,8 +1,8 @@
 """How many keys move when one backend goes, comes or changes its weight.
 
 `python benches/disruption.py [--seeds 30] [--around]`: moved slots (or sampled hashes, for layouts without
-slots) over what has to move at least. With `--around`, the number of backends differs by up to 6 % from seed to
-seed: a cap in whole slots steps up for everybody at some of these numbers, and at others not.
+slots) over what has to move at least. With `--around`, the number of backends differs by up to 6 % from seed
+to seed: a cap in whole slots steps up for everybody at some of these numbers, and at others not.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import pytest
 
 from fastpath import Backend, Balancer, OutlierDetection
 from fastpath.balance import Reason
+from fastpath.reference.balancer import ReferenceBalancer
 
 WEB = [("a", 5), ("b", 1), ("c", 1)]
 
@@ -539,6 +540,48 @@ def test_bytes_of_a_backend(policy: str) -> None:
     balancer = Balancer(backends, policy)
     balancer.pick()
     assert balancer.nbytes / len(backends) <= 64 + 2  # what is there once: some kilobytes
+
+
+@pytest.mark.parametrize("slots", [2, 3, 251, 65537, 524309, 655373, 1048573, 1048583])
+def test_the_slot_of_every_hash(slots: int) -> None:
+    balancer = Balancer([f"b{i}" for i in range(5)], "maglev", table_size=slots)
+    random = np.random.default_rng(slots)
+    hashes = random.integers(0, 1 << 64, 2000, dtype=np.uint64)
+    # Around multiples of the slots, where a quotient could be off by one.
+    multiples = hashes // np.uint64(slots) * np.uint64(slots)
+    edges = np.array([0, 1, slots - 1, slots, (1 << 32) - 1, 1 << 32, (1 << 64) - 1], dtype=np.uint64)
+    hashes = np.concatenate([hashes, multiples, multiples - np.uint64(1), edges])
+    places = balancer.pick_many(np.arange(slots, dtype=np.uint64))
+    assert (balancer.pick_many(hashes) == places[hashes % np.uint64(slots)]).all()
+    values = balancer.values
+    assert [balancer.pick(int(hash)).id for hash in hashes[-200:]] == [
+        values[places[int(hash) % slots]].id for hash in hashes[-200:]
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 3, 31, 32, 33, 63, 64, 65, 100, 1000])
+def test_rendezvous_is_the_best_score(n: int) -> None:
+    weights = {f"b{i}": 1 + i % 7 for i in range(n)}
+    balancer = Balancer(weights, "rendezvous")
+    twin = ReferenceBalancer("rendezvous")
+    for id, weight in weights.items():
+        twin.add(id, weight)
+    hashes = np.random.default_rng(n).integers(0, 1 << 64, 60, dtype=np.uint64)
+    values = balancer.values
+    ids = balancer.pick_many(hashes)
+    for hash, id in zip(hashes.tolist(), ids, strict=True):
+        assert twin.pick(hash) == values[id].id == balancer.pick(hash).id == balancer.explain(hash).backend.id
+
+
+def test_moved_fraction_of_another_systems_scores() -> None:
+    balancer = Balancer(["a", "b", "c", "d"], "rendezvous", compat="pymemcache")
+    keys = [str(i) for i in range(2000)]
+    before = [balancer.pick(key).id for key in keys]
+    balancer.set_healthy("b", False)
+    change = balancer.update(["a", "b", "c"])
+    balancer.set_healthy("b", True)
+    moved = sum(one != balancer.pick(key).id for key, one in zip(keys, before, strict=True)) / len(keys)
+    assert change.moved_fraction == pytest.approx(moved, abs=0.05)
 
 
 def test_subsets_of_zones_and_priorities() -> None:

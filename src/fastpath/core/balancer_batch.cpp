@@ -14,6 +14,11 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 }  // namespace
 
+Id Table::rendezvous_owner(std::uint64_t hash) const noexcept {
+  if (node_hash.empty()) return 0;
+  return members[kernels().rendezvous(node_hash.data(), inverse_weight.data(), members.size(), hash)];
+}
+
 void Balancer::pick_many(Id* ids, std::size_t n, double now) {
   EpochDomain::Guard guard(domain_);
   const Generation* g = generation_.load(std::memory_order_acquire);

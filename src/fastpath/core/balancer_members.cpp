@@ -413,17 +413,16 @@ void Balancer::sample_owners(Id* owners) const {
     const std::uint64_t hash = plain ? i : mix64(i);
     const Tier* tier = g->sole.load(kRelaxed);
     if (tier == nullptr) tier = g->tiers[g->pattern[hash % 100].load(kRelaxed)].get();
-    const Table& table = tier->table;
-    owners[i] = table.first_owner(hash);
-    if (table.kind != TableKind::rendezvous) continue;
-    double lowest = kNever;
-    for (std::size_t k = 0; k < table.members.size(); ++k) {
-      const double score = rendezvous_score(hash, table.node_hash[k], table.inverse_weight[k]);
-      if (score < lowest) {
-        lowest = score;
-        owners[i] = table.members[k];
-      }
-    }
+    owners[i] = tier->table.first_owner(hash);
+    if (owners[i] != 0) continue;
+    // The owner is who is looked at first.
+    std::vector<Considered> considered;
+    Ask ask;
+    ask.keyed = true;
+    ask.hash = hash;
+    ask.trace = &considered;
+    decide_in(*g, *tier, ask, 0);
+    if (!considered.empty()) owners[i] = considered.front().id;
   }
 }
 

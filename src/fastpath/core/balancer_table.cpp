@@ -458,6 +458,7 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
       break;
     case Policy::rendezvous:
       table.kind = TableKind::rendezvous;
+      if (options.compat == Compat::pymemcache) break;
       for (const Member& member : members) {
         table.node_hash.push_back(member.hash);
         table.inverse_weight.push_back(1.0 / member.weight);

@@ -1,4 +1,6 @@
 // Batch picks, any processor.
+#include <limits>
+
 #include "fastpath/balance/balancer.hpp"
 
 namespace fastpath::balance {
@@ -23,10 +25,27 @@ void alias(const std::uint64_t* table, const Id* members, std::uint64_t count, s
   }
 }
 
+// -ln(u) is at least 1 - u, which mostly spares the logarithm.
+std::size_t rendezvous(const std::uint64_t* nodes, const double* inverse_weights, std::size_t n,
+                       std::uint64_t hash) {
+  double lowest = std::numeric_limits<double>::infinity();
+  std::size_t best = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double u = unit_above_zero(mix64(hash ^ nodes[i]));
+    if ((1.0 - u) * inverse_weights[i] > lowest) continue;
+    const double score = rendezvous_score(hash, nodes[i], inverse_weights[i]);
+    if (score < lowest) {
+      lowest = score;
+      best = i;
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 const Kernels& scalar_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias};
+  static constexpr Kernels kernels{slots, alias, rendezvous};
   return kernels;
 }
 

@@ -434,6 +434,9 @@ struct Kernels {
   // ids[i] by alias table (null: uniform) for position first + i.
   void (*alias)(const std::uint64_t* table, const Id* members, std::uint64_t count, std::uint64_t seed,
                 std::uint64_t first, Id* ids, std::size_t n);
+  // Who of n > 0 nodes has the best score, the first of equal ones.
+  std::size_t (*rendezvous)(const std::uint64_t* nodes, const double* inverse_weights, std::size_t n,
+                            std::uint64_t hash);
 };
 const Kernels& scalar_kernels() noexcept;
 const Kernels& avx2_kernels() noexcept;

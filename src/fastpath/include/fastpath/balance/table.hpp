@@ -128,7 +128,8 @@ struct Table {
   }
   Id slot_owner(std::uint64_t hash) const noexcept { return ids[hash % ids.size()]; }
   Id jump_owner(std::uint64_t hash) const noexcept;
-  // Where a hash stands in the layouts that answer at once; 0 in others.
+  Id rendezvous_owner(std::uint64_t hash) const noexcept;  // 0 where scores need the bytes of the key
+  // Where a hash stands in layouts by key; 0 in others.
   Id first_owner(std::uint64_t hash) const noexcept {
     switch (kind) {
       case TableKind::slots:
@@ -137,6 +138,8 @@ struct Table {
         return ring.owner(ring.index(hash));
       case TableKind::jump:
         return jump_owner(hash);
+      case TableKind::rendezvous:
+        return rendezvous_owner(hash);
       default:
         return 0;
     }
