@@ -29,6 +29,8 @@ POLICIES = [
     ("maglev", {}),
     ("maglev, bound 1.25", {"load_bound": 1.25}),
     ("power_of_two, outliers", {"outlier": OutlierDetection()}),
+    ("peak_ewma, outliers", {"outlier": OutlierDetection()}),
+    ("maglev, both", {"load_bound": 1.25, "outlier": OutlierDetection()}),
 ]
 
 
@@ -76,7 +78,7 @@ def main() -> None:
     results = {}
     for policy, options in POLICIES:
         latencies, failed = run(policy, options, arguments.seed)
-        results[policy] = latencies
+        results[policy] = latencies, failed
         p50, p99, p999 = np.percentile(latencies, [50, 99, 99.9]) * 1000
         print(f"{policy:24} {p50:9.1f} {p99:10.1f} {p999:10.1f} {failed:8.2%}", flush=True)
     if arguments.out:
@@ -85,13 +87,22 @@ def main() -> None:
         mpl.use("Agg")
         from matplotlib import pyplot as plt
 
-        figure, axes = plt.subplots(figsize=(8, 5))
-        for policy, latencies in results.items():
+        figure, (axes, failures) = plt.subplots(
+            1, 2, figsize=(12, 5), gridspec_kw={"width_ratios": (3, 1)}, layout="constrained"
+        )
+        for policy, (latencies, _) in results.items():
             ordered = np.sort(latencies) * 1000
             axes.plot(ordered, 1 - np.arange(len(ordered)) / len(ordered), label=policy)
         axes.set(xscale="log", yscale="log", xlabel="latency, ms", ylabel="share of requests above")
         axes.grid(alpha=0.3)
+        for share, name in ((0.5, "p50"), (0.01, "p99"), (0.001, "p99.9")):
+            axes.axhline(share, color="gray", linewidth=0.5)
+            axes.annotate(name, (axes.get_xlim()[0], share), color="gray")
         axes.legend()
+        bars = failures.barh(list(results), [failed * 100 for _, failed in results.values()])
+        failures.bar_label(bars, fmt="%.1f")
+        failures.set(xlabel="failed, %")
+        failures.invert_yaxis()
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(arguments.out, bbox_inches="tight")
 
