@@ -1,15 +1,29 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
+from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
+
+
+cdef struct Slot:
+    size_t count  # holds; 0: the id is free
+    Py_hash_t digest
+    uint32_t next  # the next id whose object has the same hash
 
 
 cdef class Values:
     cdef list objects
-    cdef dict ids
-    cdef vector[size_t] counts
+    cdef vector[Slot] slots
     cdef vector[uint32_t] unused
+    cdef unordered_map[Py_hash_t, uint32_t] first
+    cdef size_t used
+    cdef uint64_t version
 
+    cdef uint32_t find(self, value, Py_hash_t* digest) except? 0xFFFFFFFF
+    cdef uint32_t enter(self, value, bint again) except 0
     cdef uint32_t acquire(self, value) except 0
+    cdef uint32_t intern(self, value) except 0
     cdef void hold(self, uint32_t number) noexcept
     cdef void release(self, uint32_t number)
     cdef void compact(self)
+    cdef list live(self)
+    cdef bint holds(self, uint32_t number) noexcept
     cdef object at(self, uint32_t number)

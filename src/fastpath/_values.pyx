@@ -3,7 +3,10 @@
 
 import operator
 
-from libc.stdint cimport uint32_t
+from cpython.object cimport Py_EQ, PyObject_RichCompareBool
+from cython.operator cimport dereference
+
+cdef int MOST_TRIES = 1000
 
 
 cdef class Values:
@@ -13,58 +16,132 @@ cdef class Values:
     Equal objects share an id.
     """
 
+    # Hashing, comparing and ending an object may run Python code, which may come back to this table or let
+    # another thread do so. Everything else here runs none, so it is done as if at once: an object is hashed and
+    # compared before anything changes, the comparison counts only if nothing changed meanwhile, and an object
+    # that nobody holds any more ends after the last change.
+
     def __cinit__(self):
         self.objects = [None]
-        self.ids = {}
-        self.counts.push_back(1)
+        self.slots.resize(1)
+        self.slots[0].count = 1
+
+    cdef uint32_t find(self, value, Py_hash_t* digest) except? 0xFFFFFFFF:
+        """The id of an equal object, or 0; nothing has changed since the comparison."""
+        cdef uint32_t number
+        cdef uint64_t version
+        cdef bint equal
+        try:
+            digest[0] = hash(value)
+        except TypeError as error:
+            raise TypeError(f"values must be hashable, got {type(value).__name__}") from error
+        for _ in range(MOST_TRIES):
+            version = self.version
+            chain = self.first.find(digest[0])
+            if chain == self.first.end():
+                return 0
+            number = dereference(chain).second
+            while number != 0:
+                known = self.objects[number]
+                equal = PyObject_RichCompareBool(known, value, Py_EQ)
+                if self.version != version:
+                    break
+                if equal:
+                    return number
+                number = self.slots[number].next
+            else:
+                return 0
+        raise RuntimeError(f"comparing values of type {type(value).__name__} changes the table each time")
+
+    cdef uint32_t enter(self, value, bint again) except 0:
+        """The id of `value`, new with one hold, or known and, if `again`, held once more."""
+        cdef Py_hash_t digest
+        cdef uint32_t number
+        cdef uint32_t* chain
+        if value is None:
+            raise ValueError("None means 'no entry' and cannot be a value")
+        number = self.find(value, &digest)
+        if number != 0:
+            self.slots[number].count += again
+            return number
+        if self.unused.size() == 0:
+            if self.slots.size() > 0xFFFFFFFF:
+                raise MemoryError("a table holds at most 2**32-1 different values")
+            self.objects.append(None)
+            try:
+                self.slots.resize(self.slots.size() + 1)
+                self.unused.reserve(self.slots.capacity())  # giving an id back allocates nothing
+            except BaseException:
+                self.slots.resize(len(self.objects) - 1)
+                self.objects.pop()
+                raise
+            self.unused.push_back(<uint32_t> (self.slots.size() - 1))
+        number = self.unused.back()
+        chain = &self.first[digest]
+        self.unused.pop_back()
+        self.slots[number].count = 1
+        self.slots[number].digest = digest
+        self.slots[number].next = chain[0]
+        chain[0] = number
+        self.objects[number] = value
+        self.used += 1
+        self.version += 1
+        return number
 
     cdef uint32_t acquire(self, value) except 0:
         """The id of `value`, held once more."""
-        cdef uint32_t number
-        if value is None:
-            raise ValueError("None means 'no entry' and cannot be a value")
-        try:
-            known = self.ids.get(value)
-        except TypeError:
-            raise TypeError(f"values must be hashable, got {type(value).__name__}") from None
-        if known is not None:
-            number = known
-            self.counts[number] += 1
-            return number
-        if self.unused.size() != 0:
-            number = self.unused.back()
-            self.unused.pop_back()
-            self.objects[number] = value
-            self.counts[number] = 1
-        else:
-            if self.counts.size() > 0xFFFFFFFF:
-                raise MemoryError("a table holds at most 2**32-1 different values")
-            number = <uint32_t> self.counts.size()
-            self.objects.append(value)
-            self.counts.push_back(1)
-        self.ids[value] = number
-        return number
+        return self.enter(value, True)
+
+    cdef uint32_t intern(self, value) except 0:
+        """The id of `value`, held once however often it is asked for."""
+        return self.enter(value, False)
 
     cdef void hold(self, uint32_t number) noexcept:
         """Holds an id once more; runs no Python code."""
-        self.counts[number] += 1
+        self.slots[number].count += 1
 
     cdef void release(self, uint32_t number):
         """Gives one hold of the id back."""
+        cdef uint32_t* link
         if number == 0:
             return
-        self.counts[number] -= 1
-        if self.counts[number] == 0:
-            del self.ids[self.objects[number]]
-            self.objects[number] = None
-            self.unused.push_back(number)
+        self.slots[number].count -= 1
+        if self.slots[number].count != 0:
+            return
+        chain = self.first.find(self.slots[number].digest)
+        link = &dereference(chain).second
+        while link[0] != number:
+            link = &self.slots[link[0]].next
+        link[0] = self.slots[number].next
+        if dereference(chain).second == 0:
+            self.first.erase(chain)
+        gone = self.objects[number]
+        self.objects[number] = None
+        self.unused.push_back(number)
+        self.used -= 1
+        self.version += 1
+        del gone
 
     cdef void compact(self):
         """Forgets the ids that were used if none is any more."""
-        if len(self.ids) == 0:
+        if self.used == 0:
             del self.objects[1:]
-            self.counts.resize(1)
+            self.slots.resize(1)
             self.unused.clear()
+            self.version += 1
+
+    cdef list live(self):
+        """The ids that are held."""
+        cdef vector[uint32_t] held
+        cdef size_t number
+        for number in range(1, self.slots.size()):
+            if self.slots[number].count != 0:
+                held.push_back(<uint32_t> number)
+        return held
+
+    cdef bint holds(self, uint32_t number) noexcept:
+        """Whether the id is held."""
+        return number < self.slots.size() and self.slots[number].count != 0
 
     cdef object at(self, uint32_t number):
         return self.objects[number]
@@ -92,10 +169,11 @@ cdef class Values:
         return iter(list(self.objects))
 
     def __contains__(self, value):
+        cdef Py_hash_t digest
         try:
-            return value in self.ids
+            return self.find(value, &digest) != 0
         except TypeError:
             return False
 
     def __repr__(self):
-        return f"<Values: {len(self.ids)} objects>"
+        return f"<Values: {self.used} objects>"

@@ -118,12 +118,13 @@ cdef class Fdb:
         """The core's name of a port; an object gets an id on first sight, which purge() takes back."""
         if self.objects is None:
             return checked_uint32(port, "port")
-        number = self.objects.ids.get(port) if port.__hash__ is not None else None
-        return self.objects.acquire(port) if number is None else number
+        return self.objects.intern(port)
 
     cdef void forget(self, uint32_t number):
         """Takes the id of a port back if nothing holds it."""
-        if self.objects is not None and self.learning == 0 and self.table.get().count_of(number) == 0:
+        if self.objects is None or self.learning != 0 or not self.objects.holds(number):
+            return
+        if self.table.get().count_of(number) == 0:
             self.objects.release(number)
 
     cdef int check_port(self, port) except -1:
@@ -350,15 +351,13 @@ cdef class Fdb:
         """Remove what was learned on a port, and with ``static=True`` its static entries too; returns how many."""
         cdef size_t removed
         cdef uint32_t number
+        cdef Py_hash_t digest
         if self.objects is None:
             number = checked_uint32(port, "port")
         else:
-            known = self.objects.ids.get(port) if port.__hash__ is not None else None
-            if known is None:
-                if port.__hash__ is None:
-                    raise TypeError(f"ports must be hashable, got {type(port).__name__}")
+            number = self.objects.find(port, &digest)
+            if number == 0:
                 return 0
-            number = known
         self.table.get().reclaim()
         removed = self.table.get().purge(number, static)
         self.forget(number)
@@ -370,7 +369,7 @@ cdef class Fdb:
         self.table.get().reclaim()
         self.table.get().clear()
         if self.objects is not None:
-            for number in list(self.objects.ids.values()):
+            for number in self.objects.live():
                 self.forget(number)
 
     def entries(self):

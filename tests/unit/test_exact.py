@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import ipaddress
 import os
 import pickle
 import subprocess
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastpath import CapacityError, ExactTable, build_info
+from fastpath import CapacityError, ExactTable, ForwardingTable, build_info
 
 SIZES = [1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 17, 24, 31, 37, 40, 63, 64]
 
@@ -416,3 +418,124 @@ def test_clear_in_the_middle_of_growth(size: int) -> None:
         table.clear()
         assert (len(table), table.items()) == (0, [])
     assert table.nbytes < 200_000
+
+
+class Session:
+    """A value whose end, hash or comparison comes back to the table."""
+
+    def __init__(self, table: ExactTable, number: int) -> None:
+        self.table, self.number, self.hashed = table, number, 0
+
+    def __hash__(self) -> int:
+        self.hashed += 1
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Session) and self.number == other.number
+
+
+def test_values_whose_end_clears_the_table() -> None:
+    class Ending(Session):
+        def __del__(self) -> None:
+            self.table.clear()
+
+    table = ExactTable(4)
+    for number in range(40):
+        table.insert(number.to_bytes(4, "big"), Ending(table, number))
+    table.delete((39).to_bytes(4, "big"))
+    gc.collect()
+    assert (len(table), len(table.values)) == (0, 1)
+    table.insert(b"aaaa", "x")
+    table.insert(b"bbbb", "y")
+    assert sorted(table.items()) == [(b"aaaa", "x"), (b"bbbb", "y")]
+
+
+def test_values_whose_hash_or_comparison_changes_the_table() -> None:
+    class Hashed(Session):
+        def __hash__(self) -> int:
+            if self.number == 1:
+                self.table.clear()
+            return 7
+
+    class Compared(Session):
+        def __eq__(self, other: object) -> bool:
+            if self.hashed == 0:
+                self.hashed = 1
+                self.table.insert(b"cccc", "late")
+            return super().__eq__(other)
+
+        __hash__ = Session.__hash__
+
+    class Restless(Session):
+        def __eq__(self, other: object) -> bool:
+            self.number += 1
+            self.table.insert(b"dddd", f"x{self.number}")
+            return False
+
+        __hash__ = Session.__hash__
+
+    table = ExactTable(4)
+    table.insert(b"aaaa", Hashed(table, 0))
+    table.insert(b"bbbb", Hashed(table, 1))  # clears, then enters
+    assert [key for key, _ in table.items()] == [b"bbbb"]
+    assert table.lookup(b"bbbb").number == 1
+
+    table = ExactTable(4)
+    first = Compared(table, 0)
+    table.insert(b"aaaa", first)
+    first.hashed = 0
+    table.insert(b"bbbb", Compared(table, 0))
+    assert table.lookup(b"bbbb") is first
+    assert (len(table), table.lookup(b"cccc")) == (3, "late")
+
+    table = ExactTable(4)
+    table.insert(b"aaaa", Restless(table, 0))
+    with pytest.raises(RuntimeError, match="changes the table each time"):
+        table.insert(b"bbbb", Restless(table, 0))
+    assert b"bbbb" not in table
+
+
+def test_errors_of_a_values_comparison_are_its_own() -> None:
+    class Bad(Session):
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("no such comparison")
+
+        __hash__ = Session.__hash__
+
+    table = ExactTable(4)
+    table.insert(b"aaaa", Bad(table, 0))
+    with pytest.raises(TypeError, match="no such comparison"):
+        table.insert(b"bbbb", Bad(table, 1))
+    table.delete(b"aaaa")  # no comparison is needed
+    assert (len(table), b"bbbb" in table) == (0, False)
+    with pytest.raises(TypeError, match="hashable, got list"):
+        table.insert(b"bbbb", [])
+
+
+@pytest.mark.parametrize("kind", ["exact", "forwarding"])
+def test_writers_with_values_that_run_python_code(kind: str) -> None:
+    """Two writers own a key each; equal addresses come and go under both."""
+    table: Any = ExactTable(4) if kind == "exact" else ForwardingTable("ipv4")
+    wrong: list[object] = []
+
+    def write(own: int) -> None:
+        key: Any = (own.to_bytes(4, "big"),) if kind == "exact" else (own + 1, own + 9)
+        for n in range(4000):
+            value = ipaddress.IPv4Address(n % 3)
+            table.insert(*key, value)
+            if table.lookup(*key) != value:
+                wrong.append((own, n))
+            table.delete(*key)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=write, args=(own,)) for own in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert (wrong, len(table), not any(thread.is_alive() for thread in threads)) == ([], 0, True)
+    assert list(table.values)[1:] == [None] * (len(table.values) - 1)
