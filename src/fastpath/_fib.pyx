@@ -696,6 +696,21 @@ cdef class FibCore:
             self.unlock(True)
         return routes.size()
 
+    def _insert_numbered(self, bytes text):
+        """`insert_many` of a text whose prefixes have the next hops 1, 2, 3 ..."""
+        cdef vector[Route] routes
+        cdef size_t row
+        cdef Table* table = self.table.get()
+        self.routes_of_text(text, routes)
+        for row in range(routes.size()):
+            routes[row].value = self.id_of(row + 1)
+        self.lock()
+        try:
+            with nogil:
+                table.insert_many(routes)
+        finally:
+            self.unlock(True)
+
     def delete_many(self, prefixes):
         """Delete those of many prefixes that are in the table.
 

@@ -328,16 +328,16 @@ class Fib(FibCore):
             text = file.read()
         if peer is not None:
             raise ValueError(f"peer {peer!r} was given, and {os.fspath(path)!r} is no MRT table dump")
-        prefixes, own = lines_of(text, path)
-        hops: Any = own if own is not None else next_hops
-        if own is not None and fib.plain:
-            hops = [int(hop) for hop in own]
-        if hops is None:
-            count = sum(
-                1 for line in prefixes.splitlines() if line.strip() and not line.lstrip().startswith(b"#")
-            )
-            hops = np.arange(1, count + 1, dtype=np.uint32)
-        fib.insert_many(prefixes, hops)
+        try:
+            if next_hops is None:
+                fib._insert_numbered(text)
+            else:
+                fib.insert_many(text, next_hops)
+        except ValueError:
+            prefixes, hops = lines_of(text, path)
+            if hops is None:
+                raise
+            fib.insert_many(prefixes, [int(hop) for hop in hops] if fib.plain else hops)
         return fib
 
     def update_from(self, changes: str | bytes) -> tuple[int, int]:
@@ -499,15 +499,16 @@ class Fib(FibCore):
 
     def stats(self) -> dict[str, Any]:
         """Sizes: prefixes a family and a length, bytes, distinct next hops."""
-        lengths = {family: np.bincount(self._arrays(family)[1]).tolist() for family in (4, 6)}
-        v4, v6 = self._sizes()
+        _, lengths4, ids4 = self.to_arrays(4)
+        _, lengths6, ids6 = self.to_arrays(6)
+        v4, v6 = np.bincount(lengths4), np.bincount(lengths6)
         return {
-            "ipv4": v4,
-            "ipv6": v6,
-            "ipv4_lengths": {length: n for length, n in enumerate(lengths[4]) if n},
-            "ipv6_lengths": {length: n for length, n in enumerate(lengths[6]) if n},
+            "ipv4": len(lengths4),
+            "ipv6": len(lengths6),
+            "ipv4_lengths": {length: n for length, n in enumerate(v4.tolist()) if n},
+            "ipv6_lengths": {length: n for length, n in enumerate(v6.tolist()) if n},
             "nbytes": self.nbytes,
-            "next_hops": len({int(i) for family in (4, 6) for i in np.unique(self._arrays(family)[2])}),
+            "next_hops": len(np.unique(np.concatenate([ids4, ids6]))),
         }
 
     # --- as a value ---

@@ -116,7 +116,7 @@ def unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[str] | None]:
-    """The prefixes of a text, one a line, and their next hops if each line has one."""
+    """The prefixes of a text, one a line, and their next hops if each line has one; None if none has."""
     rows = [row for line in text.splitlines() if (row := line.split(None, 1)) and not row[0].startswith(b"#")]
     hops = [row[1].strip() for row in rows if len(row) == 2]
     if not hops:
