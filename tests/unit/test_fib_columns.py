@@ -13,6 +13,7 @@ import pytest
 
 from fastpath import Fib, NextHopGroup
 from fastpath.addresses import parse_ipv4, parse_ipv6
+from fastpath.tables.columns import addresses_of
 
 FOUR = ["10.0.0.1", "10.1.0.1", "11.0.0.1", "10.1.2.3"]
 SIX = ["2001:db8::1", "::1", "::ffff:10.0.0.1", "2001:db8:1::"]
@@ -52,6 +53,11 @@ COLUMNS_OF_SIX = {
     "pandas str": lambda: pd.Series(SIX),
     "pandas frame": lambda: pd.DataFrame(parse_ipv6(SIX)),
     "pyarrow 16 bytes": lambda: pa.array(BYTES, pa.binary(16)),
+    "pyarrow 16 bytes, slice": lambda: pa.array([BYTES[1], *BYTES, BYTES[0]], pa.binary(16))[1:5],
+    "pyarrow 16 bytes, chunks": lambda: pa.chunked_array(
+        [pa.array(BYTES[:1], pa.binary(16)), pa.array(BYTES, pa.binary(16))[1:]]
+    ),
+    "pandas 16 bytes": lambda: pd.Series(BYTES, dtype=pd.ArrowDtype(pa.binary(16))),
     "pyarrow bytes": lambda: pa.array(BYTES),
     "pyarrow chunks": lambda: pa.chunked_array([pa.array(BYTES[:1]), pa.array(BYTES[1:])]),
     "pyarrow str": lambda: pa.array(SIX),
@@ -136,13 +142,13 @@ def test_hashes(fib, library) -> None:
     assert [fib.values[i] for i in ids] == ["e", "b", None, "b"]
 
 
-def test_uint32_columns_are_not_copied(fib) -> None:
-    """Otherwise answers written over them would not show."""
+def test_columns_that_lie_as_arrays_do_are_not_copied() -> None:
     numbers = NUMBERS.copy()
-    column = pd.Series(numbers, copy=False)
-    assert np.shares_memory(np.asarray(column), numbers)
-    big = pa.array(np.zeros(1 << 20, np.uint32))
-    assert np.asarray(big).ctypes.data == big.buffers()[1].address
+    assert np.shares_memory(addresses_of(pd.Series(numbers, copy=False)), numbers)
+    big = pa.array(numbers)
+    assert addresses_of(big).ctypes.data == big.buffers()[1].address
+    six = pa.array(BYTES, pa.binary(16))
+    assert addresses_of(six[1:]).ctypes.data == six.buffers()[1].address + 16
 
 
 @pytest.mark.parametrize(
@@ -188,6 +194,12 @@ def test_refused_prefixes(fib) -> None:
 @pytest.mark.parametrize("dtype", [str, "uint32", object])
 def test_empty_columns(fib, dtype) -> None:
     assert fib.lookup_many(pd.Series([], dtype=dtype)).shape == (0,)
+    for column in (
+        pa.array([], pa.binary(16)),
+        pa.chunked_array([], pa.binary(16)),
+        memoryview(b"").cast("I"),
+    ):
+        assert fib.lookup_many(column).shape == (0,)
     for column in (pl.Series([], dtype=pl.String), pa.array([], pa.string()), pd.Series([], dtype=str)):
         assert fib.lookup_many(column).shape == (0,)
         assert fib.insert_many(column, []) == 0

@@ -29,18 +29,18 @@ def array_of(column: Any) -> NDArray[Any]:
         Some rows are null: as numpy has no nulls, they would come as other values.
 
     """
-    nulls = _nulls(column)
-    if nulls:
-        raise ValueError(f"{nulls} of {len(column)} rows are null: drop or fill them first")
+    _refuse_nulls(column)
     return np.asarray(column)
 
 
 def addresses_of(column: Any) -> NDArray[Any]:
     """Addresses of one family, which the first row tells, as uint32[n] or uint8[n,16]."""
-    given = array_of(column)
-    if given.dtype.kind not in "OUT" or given.ndim != 1:
-        return given
-    rows = given.tolist()
+    _refuse_nulls(column)
+    if str(getattr(column, "type", "")) == "fixed_size_binary[16]":
+        return _rows_of_16(column)
+    rows = _rows(column)
+    if isinstance(rows, np.ndarray):
+        return rows
     if not rows:
         return np.empty(0, np.uint32)
     if isinstance(rows[0], str):
@@ -63,22 +63,43 @@ def addresses_of(column: Any) -> NDArray[Any]:
 
 def prefixes_of(column: Any) -> list[Any]:
     """Prefixes as str, a row each."""
-    given = array_of(column)
-    if given.dtype.kind not in "OUT" or given.ndim != 1:
-        raise TypeError(
-            "expected a column of prefixes as str, or a pair of arrays (addresses, prefix lengths), not "
-            f"{given.dtype}[{','.join(map(str, given.shape))}]"
-        )
-    rows: list[Any] = given.tolist()
-    return rows
+    _refuse_nulls(column)
+    rows = _rows(column)
+    if isinstance(rows, list):
+        return rows
+    raise TypeError(
+        "expected a column of prefixes as str, or a pair of arrays (addresses, prefix lengths), not "
+        f"{rows.dtype}[{','.join(map(str, rows.shape))}]"
+    )
 
 
-def _nulls(column: Any) -> int:
+def _rows(column: Any) -> list[Any] | NDArray[Any]:
+    """A list of what is no number, an array of what is."""
+    if hasattr(column, "to_list") and isinstance(next(iter(column), None), str):
+        texts: list[Any] = column.to_list()  # numpy's own kind of text would be a detour
+        return texts
+    numbers = np.asarray(column)
+    return numbers.tolist() if numbers.dtype.kind in "OUT" and numbers.ndim == 1 else numbers
+
+
+def _rows_of_16(column: Any) -> NDArray[np.uint8]:
+    """An Arrow column of 16 bytes a row, out of its buffers: numpy has no such rows but as objects."""
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8)[16 * chunk.offset :][: 16 * len(chunk)]
+        for chunk in getattr(column, "chunks", [column])
+        if len(chunk)
+    ]
+    joined = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
+    return joined.reshape(-1, 16)
+
+
+def _refuse_nulls(column: Any) -> None:
     if isinstance(column, np.ndarray):
-        return 0
+        return
     count = getattr(column, "null_count", None)  # pyarrow: a number; polars: a method
-    if count is not None:
-        count = count() if callable(count) else count
-        return count if isinstance(count, int) else 0
-    flags = column.isna() if hasattr(column, "isna") else ()  # pandas
-    return int(np.sum(np.asarray(flags)))
+    if callable(count):
+        count = count()
+    if count is None and hasattr(column, "isna"):  # pandas
+        count = int(np.sum(np.asarray(column.isna())))
+    if isinstance(count, int) and count:
+        raise ValueError(f"{count} of {len(column)} rows are null: drop or fill them first")

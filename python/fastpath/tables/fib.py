@@ -305,7 +305,8 @@ class Fib(FibCore):
         Raises
         ------
         StoreError
-            The file cannot be read, or is a damaged dump.
+            The file cannot be read, or is a dump that is damaged, or that mrtparse does not read: one with
+            IPv4 routes whose next hop is an IPv6 address (RFC 8950).
         ValueError
             A line is no prefix, or only some of the lines have next hops; the dump has no route of the peer.
         NotSupported
