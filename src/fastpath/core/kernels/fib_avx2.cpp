@@ -30,14 +30,16 @@ inline Vector byte_of(Vector value, unsigned shift) {
   return _mm256_and_si256(_mm256_srli_epi64(value, static_cast<int>(shift)), splat(0xFF));
 }
 
-// What stands at `at` bytes from `base`.
+// Where a step leaves offsets for the next one; see the AVX-512 kernels.
+using Lanes = std::uint64_t[kLanes];
+inline void put(Lanes& lanes, Vector at) { _mm256_store_si256(reinterpret_cast<Vector*>(lanes), at); }
+
+// What stands at these offsets from `base`.
 template <typename T>
-inline Vector fetch(const void* from, Vector at) {
+inline Vector fetch(const void* from, const Lanes& at) {
   const auto* const base = static_cast<const std::uint8_t*>(from);
-  alignas(32) std::uint64_t lane[kLanes];
-  _mm256_store_si256(reinterpret_cast<Vector*>(lane), at);
-  return _mm256_set_epi64x(read_at<T>(base, lane[3]), read_at<T>(base, lane[2]), read_at<T>(base, lane[1]),
-                           read_at<T>(base, lane[0]));
+  return _mm256_set_epi64x(read_at<T>(base, at[3]), read_at<T>(base, at[2]), read_at<T>(base, at[1]),
+                           read_at<T>(base, at[0]));
 }
 
 // The word of a large node's map that holds `slot`: slot / kWordSlots.
@@ -106,22 +108,26 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
   const Vector none = _mm256_set1_epi32(static_cast<int>(view.none)), deep_leaf = splat(view.deep);
   std::size_t i = 0;
   for (; i + kChunk <= n; i += kChunk) {
-    Vector slot[kGroups], entry[kGroups], at[kGroups];
+    Vector slot[kGroups], entry[kGroups];
+    alignas(32) Lanes at[kGroups];
     for (std::size_t g = 0; g < kGroups; ++g) {
       const std::uint32_t* const four = addresses + i + kLanes * g;
       const Vector address = _mm256_cvtepu32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(four)));
       if (g % 4 == 0) ask_ahead(four);
       slot[g] = byte_of(address, 8);
-      entry[g] = fetch<std::uint64_t>(view.root4, _mm256_slli_epi64(_mm256_srli_epi64(address, 16), 3));
-      at[g] = _mm256_slli_epi64(_mm256_add_epi64(_mm256_srli_epi64(entry[g], 33), word_of(slot[g])), 3);
+      put(at[g], _mm256_slli_epi64(_mm256_srli_epi64(address, 16), 3));
+    }
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      entry[g] = fetch<std::uint64_t>(view.root4, at[g]);
+      put(at[g], _mm256_slli_epi64(_mm256_add_epi64(_mm256_srli_epi64(entry[g], 33), word_of(slot[g])), 3));
     }
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector marks = fetch<std::uint64_t>(view.arena, at[g]);
       const Vector counted = _mm256_sad_epu8(counts_within(slot[g], marks), _mm256_setzero_si256());
       const Vector interval = _mm256_add_epi64(counted, _mm256_srli_epi64(marks, 56));
       const Vector map = _mm256_add_epi64(_mm256_srli_epi64(entry[g], 33), splat(kWords));
-      at[g] =
-          _mm256_add_epi64(_mm256_slli_epi64(map, 3), _mm256_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1));
+      put(at[g], _mm256_add_epi64(_mm256_slli_epi64(map, 3),
+                                  _mm256_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1)));
     }
     std::uint32_t deep[kGroups];
     std::uint32_t any_deep = 0;
@@ -157,19 +163,24 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
   const Vector none = _mm256_set1_epi32(static_cast<int>(view.none)), deep_leaf = splat(view.deep);
   std::size_t i = 0;
   for (; i + kChunk <= n; i += kChunk) {
-    Vector top[kGroups], entry[kGroups], answer[kGroups], at[kGroups];
+    Vector top[kGroups], entry[kGroups], answer[kGroups];
+    alignas(32) Lanes at[kGroups];
     Vector any = _mm256_setzero_si256();
     for (std::size_t g = 0; g < kGroups; ++g) {
       const std::uint8_t* const four = addresses + 16 * (i + kLanes * g);
       top[g] = tops(four);
       ask_ahead(four);
-      at[g] = fetch<std::uint32_t>(view.root6, _mm256_slli_epi64(_mm256_srli_epi64(top[g], 48), 2));
+      put(at[g], _mm256_slli_epi64(_mm256_srli_epi64(top[g], 48), 2));
     }
     for (std::size_t g = 0; g < kGroups; ++g) {
-      const Vector row = _mm256_or_si256(_mm256_slli_epi64(at[g], 8), byte_of(top[g], 40));
-      entry[g] = fetch<std::uint64_t>(view.pages, _mm256_slli_epi64(row, 3));
+      const Vector page = fetch<std::uint32_t>(view.root6, at[g]);
+      const Vector row = _mm256_or_si256(_mm256_slli_epi64(page, 8), byte_of(top[g], 40));
+      put(at[g], _mm256_slli_epi64(row, 3));
+    }
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      entry[g] = fetch<std::uint64_t>(view.pages, at[g]);
       answer[g] = better(entry[g], none, splat(missing));
-      at[g] = marks_at(entry[g], byte_of(top[g], 32));
+      put(at[g], marks_at(entry[g], byte_of(top[g], 32)));
       any = _mm256_or_si256(any, entry[g]);
     }
     if (_mm256_testz_si256(any, splat(~std::uint64_t{0xFFFFFFFF})) != 0) {
@@ -178,17 +189,17 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
     }
     for (unsigned shift = 32; shift >= 24; shift -= 8) {
       for (std::size_t g = 0; g < kGroups; ++g) {
-        at[g] = place_in<3>(entry[g], byte_of(top[g], shift), fetch<std::uint64_t>(view.arena, at[g]));
+        put(at[g], place_in<3>(entry[g], byte_of(top[g], shift), fetch<std::uint64_t>(view.arena, at[g])));
       }
       for (std::size_t g = 0; g < kGroups; ++g) {
         entry[g] = fetch<std::uint64_t>(view.arena, at[g]);
         answer[g] = better(entry[g], none, answer[g]);
-        at[g] = marks_at(entry[g], byte_of(top[g], shift - 8));
+        put(at[g], marks_at(entry[g], byte_of(top[g], shift - 8)));
       }
     }
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector marks = fetch<std::uint64_t>(view.arena, at[g]);
-      at[g] = place_in<sizeof(Leaf) == 4 ? 2 : 1>(entry[g], byte_of(top[g], 16), marks);
+      put(at[g], place_in<sizeof(Leaf) == 4 ? 2 : 1>(entry[g], byte_of(top[g], 16), marks));
     }
     std::uint32_t deep[kGroups];
     std::uint32_t any_deep = 0;

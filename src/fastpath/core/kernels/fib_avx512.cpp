@@ -40,15 +40,18 @@ inline Vector byte_of(Vector value, unsigned shift) {
   return _mm512_and_si512(_mm512_srli_epi64(value, shift), splat(0xFF));
 }
 
-// What stands at `at` bytes from `base`.
+// Where a step leaves offsets, for the next one to load them one by one. A step goes over all vectors in
+// between: a lane that is loaded right after its vector was stored waits.
+using Lanes = std::uint64_t[kLanes];
+inline void put(Lanes& lanes, Vector at) { _mm512_store_si512(lanes, at); }
+
+// What stands at these offsets from `base`.
 template <typename T>
-inline Vector fetch(const void* from, Vector at) {
+inline Vector fetch(const void* from, const Lanes& at) {
   const auto* const base = static_cast<const std::uint8_t*>(from);
-  alignas(64) std::uint64_t lane[kLanes];
-  _mm512_store_si512(lane, at);
-  return _mm512_set_epi64(read_at<T>(base, lane[7]), read_at<T>(base, lane[6]), read_at<T>(base, lane[5]),
-                          read_at<T>(base, lane[4]), read_at<T>(base, lane[3]), read_at<T>(base, lane[2]),
-                          read_at<T>(base, lane[1]), read_at<T>(base, lane[0]));
+  return _mm512_set_epi64(read_at<T>(base, at[7]), read_at<T>(base, at[6]), read_at<T>(base, at[5]),
+                          read_at<T>(base, at[4]), read_at<T>(base, at[3]), read_at<T>(base, at[2]),
+                          read_at<T>(base, at[1]), read_at<T>(base, at[0]));
 }
 
 // The word of a large node's map that holds `slot`: slot / kWordSlots.
@@ -158,13 +161,17 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
       many4_of_few_slots<Leaf>(view, addresses + i, out + i, missing);
       continue;
     }
-    Vector slot[kGroups], entry[kGroups], at[kGroups];
+    Vector slot[kGroups], entry[kGroups];
+    alignas(64) Lanes at[kGroups];
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector address = addresses4(addresses + i + kLanes * g);
       if (g % 2 == 0) ask_ahead(addresses + i + kLanes * g);
       slot[g] = byte_of(address, 8);
-      entry[g] = fetch<std::uint64_t>(view.root4, root_at(address));
-      at[g] = _mm512_slli_epi64(_mm512_add_epi64(_mm512_srli_epi64(entry[g], 33), word_of(slot[g])), 3);
+      put(at[g], root_at(address));
+    }
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      entry[g] = fetch<std::uint64_t>(view.root4, at[g]);
+      put(at[g], _mm512_slli_epi64(_mm512_add_epi64(_mm512_srli_epi64(entry[g], 33), word_of(slot[g])), 3));
     }
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector unit = _mm512_srli_epi64(entry[g], 33);
@@ -172,7 +179,7 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
       const Vector counted = _mm512_popcnt_epi64(_mm512_sllv_epi64(marks, rest_of(slot[g])));
       const Vector interval = _mm512_add_epi64(counted, _mm512_srli_epi64(marks, 56));
       const Vector entries = _mm512_slli_epi64(_mm512_add_epi64(unit, splat(kWords)), 3);
-      at[g] = _mm512_add_epi64(entries, _mm512_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1));
+      put(at[g], _mm512_add_epi64(entries, _mm512_slli_epi64(interval, sizeof(Leaf) == 4 ? 2 : 1)));
     }
     std::uint32_t deep[kGroups];
     std::uint32_t any_deep = 0;
@@ -232,20 +239,25 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
   const Vector none_leaf = _mm512_set1_epi32(static_cast<int>(view.none));
   std::size_t i = 0;
   for (; i + kChunk <= n; i += kChunk) {
-    Vector top[kGroups], entry[kGroups], answer[kGroups], at[kGroups];
+    Vector top[kGroups], entry[kGroups], answer[kGroups];
+    alignas(64) Lanes at[kGroups];
     Vector any = _mm512_setzero_si512();
     for (std::size_t g = 0; g < kGroups; ++g) {
       const std::uint8_t* const eight = addresses + 16 * (i + kLanes * g);
       top[g] = tops(eight);
       ask_ahead(eight);
       ask_ahead(eight + 64);
-      at[g] = fetch<std::uint32_t>(view.root6, _mm512_slli_epi64(_mm512_srli_epi64(top[g], 48), 2));
+      put(at[g], _mm512_slli_epi64(_mm512_srli_epi64(top[g], 48), 2));
     }
     for (std::size_t g = 0; g < kGroups; ++g) {
-      const Vector row = _mm512_or_si512(_mm512_slli_epi64(at[g], 8), byte_of(top[g], 40));
-      entry[g] = fetch<std::uint64_t>(view.pages, _mm512_slli_epi64(row, 3));
+      const Vector page = fetch<std::uint32_t>(view.root6, at[g]);
+      const Vector row = _mm512_or_si512(_mm512_slli_epi64(page, 8), byte_of(top[g], 40));
+      put(at[g], _mm512_slli_epi64(row, 3));
+    }
+    for (std::size_t g = 0; g < kGroups; ++g) {
+      entry[g] = fetch<std::uint64_t>(view.pages, at[g]);
       answer[g] = better_entry(entry[g], none_leaf, splat(missing));
-      at[g] = marks_at(entry[g], byte_of(top[g], 32));
+      put(at[g], marks_at(entry[g], byte_of(top[g], 32)));
       any = _mm512_or_si512(any, entry[g]);
     }
     if (_mm512_test_epi64_mask(any, splat(~std::uint64_t{0xFFFFFFFF})) == 0) {
@@ -254,17 +266,17 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
     }
     for (unsigned shift = 32; shift >= 24; shift -= 8) {
       for (std::size_t g = 0; g < kGroups; ++g) {
-        at[g] = place_in<3>(entry[g], byte_of(top[g], shift), fetch<std::uint64_t>(view.arena, at[g]));
+        put(at[g], place_in<3>(entry[g], byte_of(top[g], shift), fetch<std::uint64_t>(view.arena, at[g])));
       }
       for (std::size_t g = 0; g < kGroups; ++g) {
         entry[g] = fetch<std::uint64_t>(view.arena, at[g]);
         answer[g] = better_entry(entry[g], none_leaf, answer[g]);
-        at[g] = marks_at(entry[g], byte_of(top[g], shift - 8));
+        put(at[g], marks_at(entry[g], byte_of(top[g], shift - 8)));
       }
     }
     for (std::size_t g = 0; g < kGroups; ++g) {
       const Vector marks = fetch<std::uint64_t>(view.arena, at[g]);
-      at[g] = place_in<sizeof(Leaf) == 4 ? 2 : 1>(entry[g], byte_of(top[g], 16), marks);
+      put(at[g], place_in<sizeof(Leaf) == 4 ? 2 : 1>(entry[g], byte_of(top[g], 16), marks));
     }
     std::uint32_t deep[kGroups];
     std::uint32_t any_deep = 0;
