@@ -11,8 +11,8 @@
 #include <rte_errno.h>
 #include <rte_hash.h>
 #include <rte_hash_crc.h>
+#include <rte_malloc.h>
 #include <rte_vect.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,9 +20,10 @@
 enum { CALL = 64 };
 
 int peer_start(int argc, char** argv) {
-  rte_vect_set_max_simd_bitwidth(RTE_VECT_SIMD_512);
   /* Another suite of the same run may have started it. */
-  return rte_eal_init(argc, argv) >= 0 || rte_errno == EALREADY ? 0 : -1;
+  if (rte_eal_init(argc, argv) < 0 && rte_errno != EALREADY) return -1;
+  /* Starting sets it back to what DPDK thinks good for all, which rules AVX-512 out. */
+  return rte_vect_set_max_simd_bitwidth(RTE_VECT_SIMD_512) == 0 ? 0 : -1;
 }
 
 static struct rte_hash* table;
@@ -59,69 +60,87 @@ size_t peer_hash_lookup(const uint8_t* keys, uint32_t key_size, size_t n, uint32
   return hits;
 }
 
-/* One packet as rte_acl reads it, in network order; padded so that ports start a group of four bytes. */
-struct packet {
-  uint8_t protocol;
-  uint8_t padding[3];
-  uint32_t source, destination;
-  uint16_t source_port, destination_port;
-};
+/* Bytes that DPDK has handed out. */
+static size_t used(void) {
+  struct rte_malloc_socket_stats stats;
+  return rte_malloc_get_socket_stats(0, &stats) == 0 ? stats.heap_allocsz_bytes : 0;
+}
 
-/* One rule; protocol 256 is any. */
+/* A packet as rte_acl reads it, in network order: protocol, three bytes so that what follows starts groups of
+ * four bytes, source, destination (one word each for IPv4, four for IPv6), ports. */
+enum { ADDRESSES = 4 };
+static uint32_t packet_size(uint32_t words) { return ADDRESSES + 8 * words + 4; }
+
+/* One rule, in host order; protocol 256 is any. */
 struct rule {
-  uint32_t source, destination;
+  uint32_t source[4], destination[4];
   uint16_t source_ports[2], destination_ports[2], protocol;
   uint8_t source_length, destination_length;
 };
 
-enum { FIELDS = 5 };
-RTE_ACL_RULE_DEF(acl_rule, FIELDS);
+enum { MOST_FIELDS = 11 };
+RTE_ACL_RULE_DEF(acl_rule, MOST_FIELDS);
 static struct rte_acl_ctx* acl;
 
-static struct rte_acl_field_def field(uint8_t type, uint8_t size, uint8_t index, uint8_t input,
-                                      uint32_t offset) {
-  struct rte_acl_field_def def = {
-      .type = type, .size = size, .field_index = index, .input_index = input, .offset = offset};
-  return def;
+static void put_prefix(struct rte_acl_field* fields, const uint32_t* address, uint32_t length,
+                       uint32_t words) {
+  for (uint32_t w = 0; w < words; w++) {
+    fields[w].value.u32 = address[w];
+    fields[w].mask_range.u32 = length > 32 * w ? (length - 32 * w > 32 ? 32 : length - 32 * w) : 0;
+  }
 }
 
-int peer_acl_build(const struct rule* rules, uint32_t n) {
+static void define(struct rte_acl_config* config, uint8_t type, uint8_t size, uint8_t input,
+                   uint32_t offset) {
+  const uint32_t n = config->num_fields++;
+  const struct rte_acl_field_def def = {
+      .type = type, .size = size, .field_index = (uint8_t)n, .input_index = input, .offset = offset};
+  config->defs[n] = def;
+}
+
+/* `words`: 1 for IPv4, 4 for IPv6. Returns how many bytes it takes, 0 if it cannot be built. */
+size_t peer_acl_build(const struct rule* rules, uint32_t n, uint32_t words) {
   if (acl != NULL) rte_acl_free(acl);
+  const uint32_t fields = 2 * words + 3;
   struct rte_acl_param parameters = {
-      .name = "peer", .socket_id = -1, .rule_size = RTE_ACL_RULE_SZ(FIELDS), .max_rule_num = n};
+      .name = "peer", .socket_id = -1, .rule_size = RTE_ACL_RULE_SZ(fields), .max_rule_num = n};
   acl = rte_acl_create(&parameters);
-  if (acl == NULL) return -1;
+  if (acl == NULL) return 0;
   for (uint32_t i = 0; i < n; i++) {
     struct acl_rule rule = {.data = {.category_mask = 1, .priority = (int32_t)(n - i), .userdata = i + 1}};
     rule.field[0].value.u8 = rules[i].protocol == 256 ? 0 : (uint8_t)rules[i].protocol;
     rule.field[0].mask_range.u8 = rules[i].protocol == 256 ? 0 : 0xFF;
-    rule.field[1].value.u32 = rules[i].source;
-    rule.field[1].mask_range.u32 = rules[i].source_length;
-    rule.field[2].value.u32 = rules[i].destination;
-    rule.field[2].mask_range.u32 = rules[i].destination_length;
-    rule.field[3].value.u16 = rules[i].source_ports[0];
-    rule.field[3].mask_range.u16 = rules[i].source_ports[1];
-    rule.field[4].value.u16 = rules[i].destination_ports[0];
-    rule.field[4].mask_range.u16 = rules[i].destination_ports[1];
-    if (rte_acl_add_rules(acl, (struct rte_acl_rule*)&rule, 1) != 0) return -1;
+    put_prefix(rule.field + 1, rules[i].source, rules[i].source_length, words);
+    put_prefix(rule.field + 1 + words, rules[i].destination, rules[i].destination_length, words);
+    struct rte_acl_field* ports = rule.field + 1 + 2 * words;
+    ports[0].value.u16 = rules[i].source_ports[0];
+    ports[0].mask_range.u16 = rules[i].source_ports[1];
+    ports[1].value.u16 = rules[i].destination_ports[0];
+    ports[1].mask_range.u16 = rules[i].destination_ports[1];
+    if (rte_acl_add_rules(acl, (struct rte_acl_rule*)&rule, 1) != 0) return 0;
   }
-  struct rte_acl_config config = {.num_categories = 1, .num_fields = FIELDS};
-  config.defs[0] = field(RTE_ACL_FIELD_TYPE_BITMASK, 1, 0, 0, offsetof(struct packet, protocol));
-  config.defs[1] = field(RTE_ACL_FIELD_TYPE_MASK, 4, 1, 1, offsetof(struct packet, source));
-  config.defs[2] = field(RTE_ACL_FIELD_TYPE_MASK, 4, 2, 2, offsetof(struct packet, destination));
-  config.defs[3] = field(RTE_ACL_FIELD_TYPE_RANGE, 2, 3, 3, offsetof(struct packet, source_port));
-  config.defs[4] = field(RTE_ACL_FIELD_TYPE_RANGE, 2, 4, 3, offsetof(struct packet, destination_port));
-  if (rte_acl_build(acl, &config) != 0) return -1;
-  return rte_acl_set_ctx_classify(acl, RTE_ACL_CLASSIFY_AVX512X32) == 0 ? 1 : 0;
+  struct rte_acl_config config = {.num_categories = 1};
+  define(&config, RTE_ACL_FIELD_TYPE_BITMASK, 1, 0, 0);
+  for (uint32_t w = 0; w < 2 * words; w++) {
+    define(&config, RTE_ACL_FIELD_TYPE_MASK, 4, (uint8_t)(1 + w), ADDRESSES + 4 * w);
+  }
+  for (uint32_t side = 0; side < 2; side++) {
+    const uint32_t offset = ADDRESSES + 8 * words + 2 * side;
+    define(&config, RTE_ACL_FIELD_TYPE_RANGE, 2, (uint8_t)(1 + 2 * words), offset);
+  }
+  const size_t before = used();
+  if (rte_acl_build(acl, &config) != 0) return 0;
+  if (rte_acl_set_ctx_classify(acl, RTE_ACL_CLASSIFY_AVX512X32) != 0) return 0;
+  return used() - before;
 }
 
-/* packets in network order; in calls of 256. */
-void peer_acl_classify(const struct packet* packets, size_t n, uint32_t* out) {
+/* In calls of 256. */
+void peer_acl_classify(const uint8_t* packets, size_t n, uint32_t words, uint32_t* out) {
   enum { BURST = 256 };
   const uint8_t* data[BURST];
   for (size_t i = 0; i < n; i += BURST) {
     const size_t count = n - i < BURST ? n - i : BURST;
-    for (size_t k = 0; k < count; k++) data[k] = (const uint8_t*)(packets + i + k);
+    for (size_t k = 0; k < count; k++) data[k] = packets + (i + k) * packet_size(words);
     rte_acl_classify(acl, data, out + i, (uint32_t)count, 1);
   }
 }

@@ -29,6 +29,7 @@ def start(directory: Path) -> Any:
     peer = ctypes.CDLL(str(library))
     peer.peer_hash_lookup.restype = ctypes.c_size_t
     peer.peer_hash_add.restype = ctypes.c_size_t
+    peer.peer_acl_build.restype = ctypes.c_size_t
     memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     huge = int(memory["HugePages_Free"]) * int(memory["Hugepagesize"].split()[0]) >= 3100 * 1024
     pages = ["--in-memory", "-m", "3000"] if huge else ["--no-huge", "-m", "4096"]

@@ -30,7 +30,7 @@ class PolicyTree<Address>::Builder {
   static constexpr std::size_t kWords = Row::kWords;
 
   Builder(std::vector<std::uint32_t> bounds, std::size_t rules) : bounds_(std::move(bounds)), rules_(rules) {
-    limit_ = 1024 + 32 * rules;
+    limit_ = 65536 + 32 * rules;
     nodes_.resize(1);
     // Bits above all bounds of a word tell no rules apart.
     Known known{};
@@ -39,7 +39,7 @@ class PolicyTree<Address>::Builder {
       for (std::size_t r = 0; r < rules_; ++r) most = std::max(most, high(r, w));
       known[w] = most == 0 ? ~0u : ~(std::bit_ceil(most + 1) - 1);
     }
-    grow(0, distinct(), known, 0);
+    grow(0, distinct(), known, 0, kLeaf);
   }
 
   std::vector<PolicyNode> nodes_;
@@ -60,13 +60,16 @@ class PolicyTree<Address>::Builder {
     std::uint32_t last;
   };
 
-  static constexpr std::size_t kLeaf = 10;       // a list this short is not cut any more
+  static constexpr std::size_t kLeaf = 10;  // a list this short is not cut any more
+  // A list that many children share takes much of all packets, and is stored once: it is cut further.
+  static constexpr std::size_t kShared = 8;
+  static constexpr std::size_t kSharedLeaf = 3;
   static constexpr std::size_t kLongest = 64;    // of a leaf
   static constexpr std::size_t kPairwise = 256;  // rules of a list that are held against each other
   static constexpr std::size_t kSample = 512;    // rules of a list that a window is judged by
   static constexpr unsigned kDepth = 32;
   static constexpr unsigned kBits = 14;
-  static constexpr double kWeight = 0.02;  // what a child costs against shorter lists
+  static constexpr double kWeight = 0.005;  // what a child costs against shorter lists
 
   std::uint32_t low(std::size_t rule, std::size_t word) const noexcept {
     return bounds_[rule * 2 * kWords + word];
@@ -161,7 +164,7 @@ class PolicyTree<Address>::Builder {
 
   Window best_cut(const List& list, const Known& known) {
     const std::size_t step = (list.size() + kSample - 1) / kSample;
-    const auto most = std::clamp<unsigned>(static_cast<unsigned>(std::bit_width(list.size())) + 3, 2, kBits);
+    const auto most = std::clamp<unsigned>(static_cast<unsigned>(std::bit_width(list.size())) + 4, 2, kBits);
     Window best{};
     double least = kNever;
     for (std::size_t w = 0; w < Row::kUsed; ++w) {
@@ -196,23 +199,29 @@ class PolicyTree<Address>::Builder {
 
   void leaf(std::size_t at, const List& list) {
     if (list.size() > kLongest) return leaf(at, {static_cast<std::uint32_t>(rules_)});
-    const auto range = leaves_.equal_range(hash_of(list));
+    if (list.empty()) {
+      nodes_[at] = PolicyNode::leaf(0, false);
+      return;
+    }
+    List marked = list;
+    marked.back() |= kPolicyLast;
+    const std::uint64_t hash = hash_of(marked);
+    const auto range = leaves_.equal_range(hash);
     for (auto known = range.first; known != range.second; ++known) {
-      const PolicyNode& node = known->second;
-      if (node.mask == list.size() && std::equal(list.begin(), list.end(), lists_.begin() + node.base)) {
-        nodes_[at] = node;
+      if (marked.size() <= lists_.size() - known->second &&
+          std::equal(marked.begin(), marked.end(), lists_.begin() + known->second)) {
+        nodes_[at] = PolicyNode::leaf(known->second, true);
         return;
       }
     }
-    nodes_[at] = {static_cast<std::uint32_t>(lists_.size()), PolicyNode::kLeaf, 0,
-                  static_cast<std::uint16_t>(list.size())};
-    leaves_.emplace(hash_of(list), nodes_[at]);
-    lists_.insert(lists_.end(), list.begin(), list.end());
+    nodes_[at] = PolicyNode::leaf(lists_.size(), true);
+    leaves_.emplace(hash, static_cast<std::uint32_t>(lists_.size()));
+    lists_.insert(lists_.end(), marked.begin(), marked.end());
   }
 
-  void grow(std::size_t at, List list, const Known& known, unsigned depth) {
+  void grow(std::size_t at, List list, const Known& known, unsigned depth, std::size_t shortest) {
     if (list.size() <= kPairwise) list = uncovered(list, known);
-    if (list.size() <= kLeaf || depth == kDepth || nodes_.size() + lists_.size() > limit_) {
+    if (list.size() <= shortest || depth == kDepth || nodes_.size() + lists_.size() > limit_) {
       return leaf(at, list);
     }
     const Window window = best_cut(list, known);
@@ -225,17 +234,24 @@ class PolicyTree<Address>::Builder {
     list = List();
     const std::size_t base = nodes_.size();
     nodes_.resize(base + children.size());
-    nodes_[at] = {static_cast<std::uint32_t>(base), static_cast<std::uint8_t>(window.word),
-                  static_cast<std::uint8_t>(window.shift), static_cast<std::uint16_t>(window.mask())};
+    nodes_[at] = PolicyNode::cut(base, window.word, window.shift, window.mask());
     Known below = known;
     below[window.word] |= window.mask() << window.shift;
-    std::unordered_map<std::uint64_t, std::size_t> same;
+    // Children with one list share a subtree.
+    std::unordered_map<std::uint64_t, std::size_t> first_of;
+    std::vector<std::size_t> like(children.size());
+    std::vector<std::size_t> sharers(children.size());
     for (std::size_t child = 0; child < children.size(); ++child) {
-      const auto [known_child, is_new] = same.emplace(hash_of(children[child]), child);
-      if (!is_new && children[known_child->second] == children[child]) {
-        nodes_[base + child] = nodes_[base + known_child->second];
+      const std::size_t first = first_of.emplace(hash_of(children[child]), child).first->second;
+      like[child] = children[first] == children[child] ? first : child;
+      ++sharers[like[child]];
+    }
+    for (std::size_t child = 0; child < children.size(); ++child) {
+      if (like[child] != child) {
+        nodes_[base + child] = nodes_[base + like[child]];
       } else {
-        grow(base + child, children[child], below, depth + 1);
+        const std::size_t leaf = sharers[child] >= kShared ? kSharedLeaf : kLeaf;
+        grow(base + child, std::move(children[child]), below, depth + 1, leaf);
       }
     }
   }
@@ -245,7 +261,7 @@ class PolicyTree<Address>::Builder {
   std::size_t limit_;
   std::vector<float> counts_;
   std::vector<float> weights_;
-  std::unordered_multimap<std::uint64_t, PolicyNode> leaves_;
+  std::unordered_multimap<std::uint64_t, std::uint32_t> leaves_;  // by hash: where they begin
 };
 
 template <typename Address>

@@ -20,15 +20,28 @@
 
 namespace fastpath {
 
-// An inner node: the child is nodes[base + (row[word] >> shift & mask)]. A leaf: `mask` entries of `lists`
-// from `base` on.
-struct PolicyNode {
-  static constexpr std::uint8_t kLeaf = 0xFF;
-  std::uint32_t base;
-  std::uint8_t word;
-  std::uint8_t shift;
-  std::uint16_t mask;
+// An inner node: the child is nodes[base + (row[word] >> shift & mask)]. A leaf: lists[base] and on, up to an
+// entry with kPolicyLast, or nothing if the mask is 0. In one word, whose lowest bits are the shift, as a
+// shift by a register wants them.
+class PolicyNode {
+ public:
+  PolicyNode() = default;
+  static PolicyNode cut(std::size_t base, std::size_t word, unsigned shift, std::uint32_t mask) noexcept {
+    return PolicyNode(std::uint64_t{base} << 32 | std::uint64_t{mask} << 16 | word << 8 | shift);
+  }
+  static PolicyNode leaf(std::size_t base, bool filled) noexcept { return cut(base, kLeaf, 0, filled); }
+  bool is_leaf() const noexcept { return word() == kLeaf; }
+  std::uint32_t base() const noexcept { return static_cast<std::uint32_t>(bits_ >> 32); }
+  std::uint32_t mask() const noexcept { return static_cast<std::uint32_t>(bits_ >> 16 & 0xFFFF); }
+  std::size_t word() const noexcept { return bits_ >> 8 & 0xFF; }
+  unsigned shift() const noexcept { return static_cast<unsigned>(bits_) & 31; }
+
+ private:
+  static constexpr std::size_t kLeaf = 0xFF;
+  explicit PolicyNode(std::uint64_t bits) noexcept : bits_(bits) {}
+  std::uint64_t bits_;
 };
+inline constexpr std::uint32_t kPolicyLast = 1u << 31;  // marks the last rule of a leaf
 
 template <typename Address>
 struct PolicyRow {
@@ -52,7 +65,7 @@ inline void policy_words(const Address16& address, std::uint32_t* words) noexcep
 // What the kernels read.
 struct PolicyTreeView {
   const PolicyNode* nodes;
-  const std::uint32_t* lists;   // numbers of rules
+  const std::uint32_t* lists;   // rules of the leaves
   const std::uint32_t* bounds;  // of each rule: the low ends of its ranges, then their widths
 };
 
