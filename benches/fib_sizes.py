@@ -19,6 +19,13 @@ from fastpath.data import bgp_prefixes_path
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 ROUNDS = 5
+COLOURS = {
+    "routed": "tab:blue",
+    "zipf": "tab:orange",
+    "uniform": "tab:green",
+    "sequential": "tab:red",
+    "miss": "tab:purple",
+}
 
 
 def part_of(whole: Fib, family: int, share: float) -> Fib:
@@ -52,9 +59,12 @@ def plot(rows: list[tuple[int, int, int, dict[str, float]]], path: Path) -> None
     for panel, family in zip(panels, (4, 6), strict=True):
         mine = [row for row in rows if row[0] == family]
         for mix in mine[0][3]:
-            panel.plot([row[1] for row in mine], [row[3][mix] for row in mine], marker="o", label=mix)
+            rates = [row[3][mix] for row in mine]
+            panel.plot([row[1] for row in mine], rates, marker="o", label=mix, color=COLOURS[mix])
         panel.set_xscale("log")
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter("{x:.0f}")
+        panel.yaxis.set_minor_formatter("{x:.0f}")
         panel.set_title(f"Fib.lookup_many, IPv{family}")
         panel.set_xlabel("prefixes")
         panel.grid(alpha=0.3)
