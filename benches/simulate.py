@@ -90,6 +90,7 @@ def main() -> None:
         figure, (axes, failures) = plt.subplots(
             1, 2, figsize=(12, 5), gridspec_kw={"width_ratios": (3, 1)}, layout="constrained"
         )
+        axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
         for policy, (latencies, _) in results.items():
             ordered = np.sort(latencies) * 1000
             axes.plot(ordered, 1 - np.arange(len(ordered)) / len(ordered), label=policy)
