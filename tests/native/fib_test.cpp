@@ -105,9 +105,10 @@ void check_close(const Fib& fib, const std::vector<Route>& routes, std::mt19937&
 // A reader that sleeps under its guard leaves much to free at once; the nodes must not move each time.
 void check_moves(std::mt19937& random) {
   Fib fib;
-  std::vector<Route> routes(60000);
+  std::vector<Route> routes(240000);
   for (std::size_t i = 0; i < routes.size(); ++i) {
-    routes[i] = {{10, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)}, 1, 24, 4};
+    const auto high = static_cast<std::uint8_t>(10 + (i >> 16));
+    routes[i] = {{high, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)}, 1, 24, 4};
   }
   fib.insert_many(routes);
   std::size_t moves = 0;

@@ -263,7 +263,7 @@ void Fib::collect() {
   // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates.
   const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
   const std::size_t used = arena_->top() - unused;
-  if (unused > kCommitStep + used / (pinned ? 2 : 16) && (pinned || replaced_bytes_ > 2 * used)) {
+  if (unused > kCommitStep + used / (pinned ? 2 : 16) && (pinned || replaced_bytes_ > used / 2)) {
     relocate(arena_->reserved());
   }
 }
