@@ -29,9 +29,15 @@ class PolicyTree<Address>::Builder {
  public:
   static constexpr std::size_t kWords = Row::kWords;
 
+  // How lavish a tree is: bits of a cut beyond those that number its rules, and what a child costs against
+  // shorter lists.
+  struct Style {
+    unsigned spare;
+    double weight;
+  };
+
   Builder(std::vector<std::uint32_t> bounds, std::size_t rules) : bounds_(std::move(bounds)), rules_(rules) {
     limit_ = 65536 + 32 * rules;
-    nodes_.resize(1);
     // Bits above all bounds of a word tell no rules apart.
     Known known{};
     for (std::size_t w = Row::kSourcePort; w < Row::kUsed; ++w) {
@@ -39,7 +45,19 @@ class PolicyTree<Address>::Builder {
       for (std::size_t r = 0; r < rules_; ++r) most = std::max(most, high(r, w));
       known[w] = most == 0 ? ~0u : ~(std::bit_ceil(most + 1) - 1);
     }
-    grow(0, distinct(), known, 0, kLeaf);
+    const List all = distinct();
+    for (const Style& style : {Style{4, 0.005}, Style{3, 0.02}, Style{2, 0.1}, Style{1, 0.5}}) {
+      if (style.spare == 4 && rules_ > kFew) continue;
+      style_ = style;
+      nodes_.assign(1, PolicyNode());
+      lists_.clear();
+      leaves_.clear();
+      cut_short_ = false;
+      // All but the last style give up when they need too much.
+      last_ = style.spare == 1;
+      grow(0, all, known, 0, kLeaf);
+      if (!cut_short_) break;
+    }
   }
 
   std::vector<PolicyNode> nodes_;
@@ -65,11 +83,11 @@ class PolicyTree<Address>::Builder {
   static constexpr std::size_t kShared = 8;
   static constexpr std::size_t kSharedLeaf = 3;
   static constexpr std::size_t kLongest = 64;    // of a leaf
+  static constexpr std::size_t kFew = 4096;      // rules, of sets whose tree may be lavish and fit a cache
   static constexpr std::size_t kPairwise = 256;  // rules of a list that are held against each other
   static constexpr std::size_t kSample = 512;    // rules of a list that a window is judged by
   static constexpr unsigned kDepth = 32;
   static constexpr unsigned kBits = 14;
-  static constexpr double kWeight = 0.005;  // what a child costs against shorter lists
 
   std::uint32_t low(std::size_t rule, std::size_t word) const noexcept {
     return bounds_[rule * 2 * kWords + word];
@@ -159,12 +177,13 @@ class PolicyTree<Address>::Builder {
     }
     const auto n = static_cast<double>(sampled);
     if (sum >= 0.95 * n * n) return kNever;
-    return sum / n * (1 + kWeight * static_cast<double>(children + entries) / n);
+    return sum / n * (1 + style_.weight * static_cast<double>(children + entries) / n);
   }
 
   Window best_cut(const List& list, const Known& known) {
     const std::size_t step = (list.size() + kSample - 1) / kSample;
-    const auto most = std::clamp<unsigned>(static_cast<unsigned>(std::bit_width(list.size())) + 4, 2, kBits);
+    const auto most =
+        std::clamp<unsigned>(static_cast<unsigned>(std::bit_width(list.size())) + style_.spare, 2, kBits);
     Window best{};
     double least = kNever;
     for (std::size_t w = 0; w < Row::kUsed; ++w) {
@@ -221,9 +240,11 @@ class PolicyTree<Address>::Builder {
 
   void grow(std::size_t at, List list, const Known& known, unsigned depth, std::size_t shortest) {
     if (list.size() <= kPairwise) list = uncovered(list, known);
-    if (list.size() <= shortest || depth == kDepth || nodes_.size() + lists_.size() > limit_) {
-      return leaf(at, list);
+    if (nodes_.size() + lists_.size() > limit_) {
+      cut_short_ = true;
+      if (!last_) return;
     }
+    if (list.size() <= shortest || depth == kDepth || cut_short_) return leaf(at, list);
     const Window window = best_cut(list, known);
     if (window.bits == 0) return leaf(at, list);
     std::vector<List> children(std::size_t{1} << window.bits);
@@ -259,6 +280,9 @@ class PolicyTree<Address>::Builder {
   static constexpr double kNever = 1e300;
   std::size_t rules_;
   std::size_t limit_;
+  Style style_{};
+  bool cut_short_ = false;
+  bool last_ = false;
   std::vector<float> counts_;
   std::vector<float> weights_;
   std::unordered_multimap<std::uint64_t, std::uint32_t> leaves_;  // by hash: where they begin
