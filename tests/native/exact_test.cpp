@@ -20,7 +20,9 @@ std::string key_of(std::uint32_t number, std::size_t size) {
   std::memcpy(key.data(), &number, std::min<std::size_t>(size, 4));
   return key;
 }
-const std::uint8_t* bytes(const std::string& key) { return reinterpret_cast<const std::uint8_t*>(key.data()); }
+const std::uint8_t* bytes(const std::string& key) {
+  return reinterpret_cast<const std::uint8_t*>(key.data());
+}
 
 // The whole content, by each way of reading it.
 void agree(const ExactTable& table, const Twin& twin, std::uint32_t numbers, std::size_t size) {
