@@ -1,3 +1,5 @@
+// sources: core/exact_table.cpp core/kernels/exact_*.cpp
+
 // Readers beside writers that learn, move, age, purge and evict: a station is only ever found on a port that
 // it was learned on, and a static one always.
 #include <atomic>

@@ -4,15 +4,19 @@
 
 namespace fastpath {
 
-std::unique_ptr<ExactTable> ExactTable::make(std::size_t key_size, std::size_t capacity, std::uint64_t seed,
-                                             Isa isa) {
-  ExactKernels kernels = exact_kernels_scalar();
+ExactKernels exact_kernels(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::avx2) kernels = exact_kernels_avx2();
-  if (isa == Isa::avx512) kernels = exact_kernels_avx512();
+  if (isa == Isa::avx2) return exact_kernels_avx2();
+  if (isa == Isa::avx512) return exact_kernels_avx512();
 #else
   static_cast<void>(isa);
 #endif
+  return exact_kernels_scalar();
+}
+
+std::unique_ptr<ExactTable> ExactTable::make(std::size_t key_size, std::size_t capacity, std::uint64_t seed,
+                                             Isa isa) {
+  const ExactKernels kernels = exact_kernels(isa);
   if (key_size == 0 || key_size > kMaxKeySize) throw std::invalid_argument("key size must be 1..64 bytes");
   if (key_size <= 4)
     return std::make_unique<InlineTable<std::uint32_t>>(key_size, capacity, seed, kernels.find4);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "fastpath/exact_table.hpp"
+#include "fastpath/fdb.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -36,11 +37,7 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
                           static_cast<long long>(key.high), static_cast<long long>(key.low));
     const auto words =
         static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(low, wanted))));
-    const std::uint32_t pairs = words & (words >> 1);
-    std::uint32_t found = (pairs & 1) | ((pairs >> 1) & 2);
-    if constexpr (Bucket<Key, Value>::kSlots > 2)
-      found |= static_cast<std::uint32_t>(line.key(2) == key) << 2;
-    return found;
+    return (words & words >> 1 & 0b101) | static_cast<std::uint32_t>(line.key(2) == key) << 4;
   }
 }
 
@@ -48,7 +45,10 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
 
 }  // namespace
 
-ExactKernels exact_kernels_avx2() { return kernels(); }
+ExactKernels exact_kernels_avx2() {
+  return {find_inline<InlineTable<std::uint32_t>::Index>, find_inline<InlineTable<std::uint64_t>::Index>,
+          find_inline<InlineTable<Key16>::Index>, find_inline<Fdb::Index>, find_wide};
+}
 
 }  // namespace fastpath
 

@@ -19,8 +19,9 @@ struct Look {
 // Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
 // would be wrong as often as keys are away from home.
 inline std::uint32_t nonzero(std::uint32_t word) { return (word | (0u - word)) >> 31; }
-inline std::uint32_t select(std::uint32_t condition, std::uint32_t yes, std::uint32_t no) {
-  return no ^ ((yes ^ no) & (0u - condition));
+template <typename Word>
+inline Word select(std::uint32_t condition, Word yes, Word no) {
+  return no ^ ((yes ^ no) & (Word{0} - condition));
 }
 
 template <typename Key, typename Value>
@@ -28,7 +29,7 @@ inline Look<Value> look_once(const Bucket<Key, Value>& line, const Key& key) {
   using Line = Bucket<Key, Value>;
   const std::uint32_t meta = line.meta(std::memory_order_acquire);
   const std::uint32_t found = match(line, key) & meta & Line::kValidMask;
-  const std::uint32_t slot = std::countr_zero(found | 1u << (Line::kSlots - 1));
+  const std::size_t slot = Line::slot_of(found | Line::bit(Line::kSlots - 1));
   const Value value = line.value(slot);
   std::atomic_thread_fence(std::memory_order_acquire);
   const std::uint32_t changed = meta ^ line.meta(std::memory_order_relaxed);
@@ -50,18 +51,27 @@ inline void prefetch_alternates(const typename Index::Generation& generation, st
 template <typename Group, typename Stage, typename Compare, typename Settle>
 inline void run_groups(std::size_t n, Stage&& stage, Compare&& compare, Settle&& settle) {
   Group groups[3];
+  Group* staged = &groups[0];
+  Group* sent = &groups[1];
+  Group* compared = &groups[2];
   const std::size_t total = (n + kGroup - 1) / kGroup;
   for (std::size_t step = 0; step < total + 2; ++step) {
-    if (step < total) stage(groups[step % 3], step * kGroup);
-    if (step >= 1 && step - 1 < total) compare(groups[(step - 1) % 3]);
-    if (step >= 2) settle(groups[(step - 2) % 3]);
+    if (step < total) stage(*staged, step * kGroup);
+    if (step >= 1 && step - 1 < total) compare(*sent);
+    if (step >= 2) settle(*compared);
+    Group* const done = compared;
+    compared = sent;
+    sent = staged;
+    staged = done;
   }
 }
 
-template <typename Key>
-std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys, std::size_t n,
-                        std::uint32_t* values, std::uint32_t missing, std::uint8_t* hit_flags) {
-  using Index = typename InlineTable<Key>::Index;
+template <typename Index>
+std::size_t find_inline(const Index& index, std::uint64_t seed, const std::uint8_t* keys, std::size_t size,
+                        std::size_t n, typename Index::Entry* values, typename Index::Entry missing,
+                        std::uint8_t* hit_flags) {
+  using Key = typename Index::Wanted;
+  using Value = typename Index::Entry;
   using Generation = typename Index::Generation;
   using State = typename Index::State;
   using Line = typename Index::Line;
@@ -82,11 +92,9 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
     std::uint8_t visitor[kGroup * Index::kAlternates];
     const Line* visited[kGroup * Index::kAlternates];
   };
-  const std::size_t size = table.key_size();
-  const std::uint64_t seed = table.seed();
 
   const auto stage = [&](Group& group, std::size_t begin) {
-    const auto& state = table.index().state();
+    const State& state = index.state();
     group.begin = begin;
     group.count = std::min(kGroup, n - begin);
     group.pending_count = 0;
@@ -107,10 +115,10 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
   // Looks into the home buckets, and sends for the others that they name.
   const auto compare = [&](Group& group) {
     const Generation& generation = *group.state->current;
-    std::uint32_t* out = values + group.begin;
+    Value* out = values + group.begin;
     if (group.state->old != nullptr) [[unlikely]] {
       for (std::size_t i = 0; i < group.count; ++i) {
-        group.hit[i] = table.find_key(group.lanes[i].key, &out[i]);
+        group.hit[i] = index.get(hash_key(group.lanes[i].key, seed), group.lanes[i].key, &out[i]);
         out[i] = group.hit[i] ? out[i] : missing;
       }
       return;
@@ -138,7 +146,7 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
 
   std::size_t hits = 0;
   const auto settle = [&](Group& group) {
-    std::uint32_t* out = values + group.begin;
+    Value* out = values + group.begin;
     std::uint32_t moved = 0;
     for (std::size_t v = 0; v < group.visit_count; ++v) {
       const std::uint8_t i = group.visitor[v];
@@ -152,10 +160,10 @@ std::size_t find_inline(const InlineTable<Key>& table, const std::uint8_t* keys,
       const std::uint32_t meta = group.state->current->lines[lane.home].meta(std::memory_order_acquire);
       moved |= (lane.meta ^ meta) & (Line::kVersionMask | Line::kAlternateMask);
     }
-    if (moved != 0 || &table.index().state() != group.state) [[unlikely]] {
+    if (moved != 0 || &index.state() != group.state) [[unlikely]] {
       for (std::size_t i = 0; i < group.count; ++i) {
         if (group.hit[i]) continue;
-        group.hit[i] = table.find_key(group.lanes[i].key, &out[i]);
+        group.hit[i] = index.get(hash_key(group.lanes[i].key, seed), group.lanes[i].key, &out[i]);
         out[i] = group.hit[i] ? out[i] : missing;
       }
     }
@@ -210,7 +218,7 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
       lane.found = match(line, WideTable::tag(lane.hash)) & lane.meta & Line::kValidMask;
       lane.record = nullptr;
       if (lane.found != 0) {
-        lane.record = table.record(line.value(std::countr_zero(lane.found)));
+        lane.record = table.record(line.value(Line::slot_of(lane.found)));
         __builtin_prefetch(lane.record);
         __builtin_prefetch(lane.record + 8 * ((size + 7) / 8));
       } else {
@@ -250,8 +258,4 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
 
   run_groups<Group>(n, stage, compare, settle);
   return hits;
-}
-
-ExactKernels kernels() {
-  return {find_inline<std::uint32_t>, find_inline<std::uint64_t>, find_inline<Key16>, find_wide};
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "fastpath/exact_table.hpp"
+#include "fastpath/fdb.hpp"
 
 namespace fastpath {
 namespace {
@@ -18,6 +19,9 @@ inline std::uint32_t match(const Bucket<Key, Value>& line, const Key& key) {
 
 }  // namespace
 
-ExactKernels exact_kernels_scalar() { return kernels(); }
+ExactKernels exact_kernels_scalar() {
+  return {find_inline<InlineTable<std::uint32_t>::Index>, find_inline<InlineTable<std::uint64_t>::Index>,
+          find_inline<InlineTable<Key16>::Index>, find_inline<Fdb::Index>, find_wide};
+}
 
 }  // namespace fastpath

@@ -63,7 +63,24 @@ struct alignas(64) Bucket {
   static constexpr std::size_t kSlots = (64 - sizeof(std::uint32_t)) / (sizeof(Key) + sizeof(Value));
   static constexpr std::size_t kWords = (64 - kSlots * (sizeof(Key) + sizeof(Value))) / sizeof(std::uint32_t);
 
-  static constexpr std::uint32_t kValidMask = (1u << kSlots) - 1;
+  // The bit of a slot stands where a vector compare of the line with a key, 64 bits at a time above 4 bytes,
+  // leaves it.
+  static constexpr int kBitStep = sizeof(Key) > 8 ? sizeof(Key) / 8 : 1;
+  static constexpr std::uint32_t bit(std::size_t slot) noexcept { return 1u << (slot * kBitStep); }
+  static constexpr std::size_t slot_of(std::uint32_t bits) noexcept {
+    return static_cast<std::size_t>(std::countr_zero(bits)) / kBitStep;
+  }
+  // Bits that are set among the lowest eight; std::popcount() is a call on the oldest processors.
+  static constexpr std::uint32_t count(std::uint32_t bits) noexcept {
+    bits -= bits >> 1 & 0x55;
+    bits = (bits & 0x33) + (bits >> 2 & 0x33);
+    return (bits + (bits >> 4)) & 0x0F;
+  }
+  static constexpr std::uint32_t kValidMask = [] {
+    std::uint32_t mask = 0;
+    for (std::size_t slot = 0; slot < kSlots; ++slot) mask |= bit(slot);
+    return mask;
+  }();
   static constexpr int kAlternateShift = 8;
   static constexpr std::uint32_t kAlternateMask = 0xFu << kAlternateShift;
   static constexpr std::uint32_t kVersionOne = 1u << 12;
@@ -89,7 +106,7 @@ struct alignas(64) Bucket {
   std::uint32_t match(const Key& wanted) const noexcept {
     std::uint32_t mask = 0;
     for (std::size_t slot = 0; slot < kSlots; ++slot) {
-      mask |= static_cast<std::uint32_t>(key(slot) == wanted) << slot;
+      mask |= static_cast<std::uint32_t>(key(slot) == wanted) << (slot * kBitStep);
     }
     return mask;
   }
@@ -101,7 +118,7 @@ struct alignas(64) Bucket {
     std::atomic_thread_fence(std::memory_order_release);
     bucket_detail::store_relaxed(keys[slot], key);
     bucket_detail::store_relaxed(values[slot], value);
-    set_meta(raised | 1u << slot, std::memory_order_release);
+    set_meta(raised | bit(slot), std::memory_order_release);
   }
 };
 
@@ -111,6 +128,8 @@ template <typename Key, typename Value, typename Owner>
 class BucketIndex {
  public:
   using Line = Bucket<Key, Value>;
+  using Wanted = Key;
+  using Entry = Value;
   static constexpr std::size_t kAlternates = 4;
   static constexpr std::size_t kSlots = Line::kSlots;
 
@@ -135,6 +154,7 @@ class BucketIndex {
     }
     std::uint64_t count;
     std::uint64_t distance[kAlternates];
+    std::uint64_t given_back = 0;  // buckets from the front whose memory may be gone
     Pages memory;
     Line* lines;
   };
@@ -192,7 +212,15 @@ class BucketIndex {
     }
   }
 
-  // The same in one array.
+  // The value of a key.
+  bool get(std::uint64_t hash, const Key& key, Value* value) const noexcept {
+    return find(hash, key, [value](Value found) {
+      *value = found;
+      return true;
+    });
+  }
+
+  // The same as find() in one array.
   template <typename Accept>
   static bool probe(const Generation& generation, std::uint64_t home, const Key& key, Accept&& accept) {
     const Line& first = generation.lines[home];
@@ -227,6 +255,34 @@ class BucketIndex {
     return locate_in(*seen.current, seen.current->home(hash), key, accept);
   }
 
+  // Calls `write(i, hash_of(i))` for each i below n, in order, with the lines that it will touch on their
+  // way.
+  template <typename HashOf, typename Write>
+  void for_each_ahead(std::size_t n, HashOf&& hash_of, Write&& write) const {
+    constexpr std::size_t kHome = 24;   // sent for so many writes before
+    constexpr std::size_t kOthers = 8;  // where the home bucket is full, its alternates
+    constexpr std::size_t kRing = 32;
+    std::uint64_t hashes[kRing];
+    for (std::size_t i = 0; i < n + kHome; ++i) {
+      if (i < n) {
+        const std::uint64_t hash = hashes[i % kRing] = hash_of(i);
+        const State& seen = *state_.load(std::memory_order_relaxed);
+        __builtin_prefetch(&seen.current->lines[seen.current->home(hash)], 1);
+        if (seen.old != nullptr) __builtin_prefetch(&seen.old->lines[seen.old->home(hash)]);
+      }
+      if (i >= kHome - kOthers && i < n + kHome - kOthers) {
+        const Generation& generation = *state_.load(std::memory_order_relaxed)->current;
+        const std::uint64_t home = generation.home(hashes[(i - kHome + kOthers) % kRing]);
+        if (free_slot(generation.lines[home]) < 0) {
+          for (std::size_t which = 0; which < kAlternates; ++which) {
+            __builtin_prefetch(&generation.lines[generation.alternate(home, which)], 1);
+          }
+        }
+      }
+      if (i >= kHome) write(i - kHome, hashes[(i - kHome) % kRing]);
+    }
+  }
+
   // Adds an entry that is known to be absent. Throws std::bad_alloc, or std::length_error when keys collide
   // so badly that no table would hold them.
   void add(std::uint64_t hash, const Key& key, Value value) {
@@ -253,10 +309,20 @@ class BucketIndex {
     std::uint64_t home = seen->moved.load(std::memory_order_relaxed);
     const std::uint64_t end = std::min<std::uint64_t>(home + kStep, seen->old->count);
     for (; home < end; ++home) {
+      // The lines that a later step reads and writes: entries of neighbours stay neighbours.
+      __builtin_prefetch(&seen->old->lines[std::min(home + 4 * kStep, seen->old->count - 1)]);
+      __builtin_prefetch(&seen->current->lines[std::min(2 * (home + 4 * kStep), seen->current->count - 2)],
+                         1);
+      __builtin_prefetch(
+          &seen->current->lines[std::min(2 * (home + 4 * kStep), seen->current->count - 2) + 1], 1);
       move_home(*seen->old, home, *seen->current);
       seen->moved.store(home + 1, std::memory_order_release);
     }
-    if (home == seen->old->count) publish(new State{seen->current, nullptr}, seen->old);
+    if (home == seen->old->count) {
+      publish(new State{seen->current, nullptr}, seen->old);
+    } else if (home % kGiveBack < kStep) {
+      give_back(*seen->old, home);
+    }
   }
 
   void finish_growth() {
@@ -296,6 +362,7 @@ class BucketIndex {
  private:
   enum class Outcome { found, absent, again };
   static constexpr std::uint64_t kStep = 4;
+  static constexpr std::uint64_t kGiveBack = (std::uint64_t{4} << 20) / sizeof(Line);
   static constexpr std::uint64_t kLeastBuckets = 16;
   static constexpr int kDepth = 2;
 
@@ -311,11 +378,11 @@ class BucketIndex {
   template <typename Accept>
   static Outcome look(const Line& line, std::uint32_t meta, const Key& key, Accept&& accept) {
     for (std::uint32_t mask = line.match(key) & meta & Line::kValidMask; mask != 0; mask &= mask - 1) {
-      const int slot = std::countr_zero(mask);
+      const std::size_t slot = Line::slot_of(mask);
       const bool accepted = accept(line.value(slot));
       std::atomic_thread_fence(std::memory_order_acquire);
       const std::uint32_t changed = meta ^ line.meta(std::memory_order_relaxed);
-      if ((changed & (Line::kVersionMask | 1u << slot)) != 0) return Outcome::again;
+      if ((changed & (Line::kVersionMask | Line::bit(slot))) != 0) return Outcome::again;
       if (accepted) return Outcome::found;
     }
     return Outcome::absent;
@@ -327,7 +394,7 @@ class BucketIndex {
       const Line& line = generation.lines[bucket];
       const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
       for (std::uint32_t mask = line.match(key) & valid; mask != 0; mask &= mask - 1) {
-        const std::size_t slot = std::countr_zero(mask);
+        const std::size_t slot = Line::slot_of(mask);
         if (accept(line.value(slot))) return {&generation, home, bucket, slot};
       }
       return {};
@@ -346,7 +413,7 @@ class BucketIndex {
 
   static int free_slot(const Line& line) noexcept {
     const std::uint32_t free = ~line.meta(std::memory_order_relaxed) & Line::kValidMask;
-    return free == 0 ? -1 : std::countr_zero(free);
+    return free == 0 ? -1 : static_cast<int>(Line::slot_of(free));
   }
 
   // Writes into the home bucket or the emptiest alternate; if all are full, makes room by moving entries.
@@ -369,7 +436,8 @@ class BucketIndex {
     std::size_t best = 0;
     for (std::size_t i = 0; i < kAlternates; ++i) {
       const Line& line = generation.lines[generation.alternate(home, i)];
-      const int free = std::popcount(~line.meta(std::memory_order_relaxed) & Line::kValidMask);
+      const int free =
+          static_cast<int>(Line::count(~line.meta(std::memory_order_relaxed) & Line::kValidMask));
       if (free > most_free) {
         most_free = free;
         best = i;
@@ -432,11 +500,11 @@ class BucketIndex {
   void clear_slot(Generation& generation, std::uint64_t home, std::uint64_t bucket,
                   std::size_t slot) noexcept {
     Line& line = generation.lines[bucket];
-    line.set_meta(line.meta(std::memory_order_relaxed) & ~(1u << slot), std::memory_order_release);
+    line.set_meta(line.meta(std::memory_order_relaxed) & ~Line::bit(slot), std::memory_order_release);
     if (bucket == home) return;
     const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
     for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
-      if (home_of(generation, line, std::countr_zero(mask)) == home) return;
+      if (home_of(generation, line, Line::slot_of(mask)) == home) return;
     }
     Line& first = generation.lines[home];
     std::uint32_t meta = first.meta(std::memory_order_relaxed);
@@ -444,6 +512,18 @@ class BucketIndex {
       if (generation.alternate(home, i) == bucket) meta &= ~(1u << (Line::kAlternateShift + i));
     }
     first.set_meta(meta, std::memory_order_release);
+  }
+
+  // Gives back memory of an array whose homes below `moved` have been moved, so that its end is not one long
+  // call. The first buckets may still hold keys of the last homes. A reader of what has gone reads empty
+  // buckets, and finds that the arrays in use are others or that the key has moved.
+  void give_back(Generation& old, std::uint64_t moved) {
+    const std::uint64_t begin = std::max(old.given_back, old.distance[kAlternates - 1]);
+    if (moved <= begin) return;
+    const std::size_t bytes = old.memory.discard(begin * sizeof(Line), (moved - begin) * sizeof(Line));
+    if (bytes == 0) return;
+    old.given_back = moved / kGiveBack * kGiveBack;
+    nbytes_.store(nbytes() - bytes, std::memory_order_relaxed);
   }
 
   State* start_growth() {
@@ -469,13 +549,13 @@ class BucketIndex {
       Line& line = old.lines[bucket];
       const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
       for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
-        const std::size_t slot = std::countr_zero(mask);
+        const std::size_t slot = Line::slot_of(mask);
         const Key key = line.key(slot);
         const Value value = line.value(slot);
         const std::uint64_t hash = owner_.hash_of(key, value);
         if (old.home(hash) != home) continue;
         if (!place(current, hash, key, value)) throw std::length_error("too many keys with one hash");
-        line.set_meta(line.meta(std::memory_order_relaxed) & ~(1u << slot), std::memory_order_release);
+        line.set_meta(line.meta(std::memory_order_relaxed) & ~Line::bit(slot), std::memory_order_release);
       }
     };
     move_from(home);
@@ -492,7 +572,7 @@ class BucketIndex {
       Line& line = generation.lines[bucket];
       const std::uint32_t valid = line.meta(std::memory_order_relaxed) & Line::kValidMask;
       for (std::uint32_t mask = valid; mask != 0; mask &= mask - 1) {
-        const std::size_t slot = std::countr_zero(mask);
+        const std::size_t slot = Line::slot_of(mask);
         each(line.key(slot), line.value(slot),
              Place{&generation, home_of(generation, line, slot), bucket, slot});
       }

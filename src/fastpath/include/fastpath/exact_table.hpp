@@ -96,49 +96,51 @@ inline std::uint64_t hash_key(const Key& key, std::uint64_t seed) noexcept {
   return xxh3_64(&key, sizeof(Key), seed);
 }
 
+// A batch of look-ups in an index whose entries are hashed by hash_key(): n keys of key_size bytes each, as
+// load_key() reads them. Returns the number of hits; misses are `missing`, and `hit`, if it is not null, says
+// which are which. The caller holds a guard.
+template <typename Index>
+using FindBatch = std::size_t (*)(const Index& index, std::uint64_t seed, const std::uint8_t* keys,
+                                  std::size_t key_size, std::size_t n, typename Index::Entry* values,
+                                  typename Index::Entry missing, std::uint8_t* hit);
+
 // Keys of up to 16 bytes, in the bucket.
 template <typename Key>
 class InlineTable final : public ExactTable {
  public:
   using Index = BucketIndex<Key, std::uint32_t, InlineTable>;
-  using FindMany = std::size_t (*)(const InlineTable&, const std::uint8_t*, std::size_t, std::uint32_t*,
-                                   std::uint32_t, std::uint8_t*);
 
-  InlineTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindMany find_many)
-      : ExactTable(key_size, seed), find_many_(find_many), index_(*this, epochs_, capacity) {}
+  InlineTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindBatch<Index> find_batch)
+      : ExactTable(key_size, seed), find_batch_(find_batch), index_(*this, epochs_, capacity) {}
 
   std::uint64_t hash_of(const Key& key, std::uint32_t) const noexcept { return hash_key(key, seed_); }
-  const Index& index() const noexcept { return index_; }
 
-  bool find_key(const Key& key, std::uint32_t* value) const noexcept {
-    return index_.find(hash_key(key, seed_), key, [value](std::uint32_t found) {
-      *value = found;
-      return true;
-    });
-  }
   bool find(const std::uint8_t* key, std::uint32_t* value) const noexcept override {
-    return find_key(load_key<Key>(key, key_size_), value);
+    const Key wanted = load_key<Key>(key, key_size_);
+    return index_.get(hash_key(wanted, seed_), wanted, value);
   }
   std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values, std::uint32_t missing,
                         std::uint8_t* hit) const noexcept override {
     const EpochDomain::Guard guard(epochs_);
-    return find_many_(*this, keys, n, values, missing, hit);
+    return find_batch_(index_, seed_, keys, key_size_, n, values, missing, hit);
   }
   bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
     const std::lock_guard lock(mutex_);
-    return put_locked(load_key<Key>(key, key_size_), value, previous);
+    const Key wanted = load_key<Key>(key, key_size_);
+    return put_locked(hash_key(wanted, seed_), wanted, value, previous);
   }
   std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
                        std::uint32_t* previous) override {
     const std::lock_guard lock(mutex_);
     std::size_t added = 0;
-    std::uint32_t before = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      if (i + kAhead < n) prefetch(load_key<Key>(keys + (i + kAhead) * key_size_, key_size_));
-      before = 0;
-      added += put_locked(load_key<Key>(keys + i * key_size_, key_size_), values[i], &before);
-      if (previous != nullptr) previous[i] = before;
-    }
+    const auto key_at = [&](std::size_t i) { return load_key<Key>(keys + i * key_size_, key_size_); };
+    index_.for_each_ahead(
+        n, [&](std::size_t i) { return hash_key(key_at(i), seed_); },
+        [&](std::size_t i, std::uint64_t hash) {
+          std::uint32_t before = 0;
+          added += put_locked(hash, key_at(i), values[i], &before);
+          if (previous != nullptr) previous[i] = before;
+        });
     return added;
   }
   bool erase(const std::uint8_t* key, std::uint32_t* previous) override {
@@ -172,14 +174,7 @@ class InlineTable final : public ExactTable {
   }
 
  private:
-  static constexpr std::size_t kAhead = 12;
-
-  void prefetch(const Key& key) const noexcept {
-    const auto& generation = *index_.state().current;
-    __builtin_prefetch(&generation.lines[generation.home(hash_key(key, seed_))], 1);
-  }
-  bool put_locked(const Key& key, std::uint32_t value, std::uint32_t* previous) {
-    const std::uint64_t hash = hash_key(key, seed_);
+  bool put_locked(std::uint64_t hash, const Key& key, std::uint32_t value, std::uint32_t* previous) {
     if (const auto place = index_.locate(hash, key, [](std::uint32_t) { return true; })) {
       *previous = place.line().value(place.slot);
       place.line().set_value(place.slot, value);
@@ -189,7 +184,7 @@ class InlineTable final : public ExactTable {
     return true;
   }
 
-  const FindMany find_many_;
+  const FindBatch<Index> find_batch_;
   mutable Index index_;  // export_to() walks it under the lock
 };
 
@@ -310,21 +305,19 @@ class WideTable final : public ExactTable {
   }
   bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
     const std::lock_guard lock(mutex_);
-    return put_locked(key, value, previous);
+    return put_locked(hash(key), key, value, previous);
   }
   std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
                        std::uint32_t* previous) override {
     const std::lock_guard lock(mutex_);
     std::size_t added = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      if (i + kAhead < n) {
-        const auto& generation = *index_.state().current;
-        __builtin_prefetch(&generation.lines[generation.home(hash(keys + (i + kAhead) * key_size_))], 1);
-      }
-      std::uint32_t before = 0;
-      added += put_locked(keys + i * key_size_, values[i], &before);
-      if (previous != nullptr) previous[i] = before;
-    }
+    index_.for_each_ahead(
+        n, [&](std::size_t i) { return hash(keys + i * key_size_); },
+        [&](std::size_t i, std::uint64_t hashed) {
+          std::uint32_t before = 0;
+          added += put_locked(hashed, keys + i * key_size_, values[i], &before);
+          if (previous != nullptr) previous[i] = before;
+        });
     return added;
   }
   bool erase(const std::uint8_t* key, std::uint32_t* previous) override {
@@ -362,8 +355,6 @@ class WideTable final : public ExactTable {
   }
 
  private:
-  static constexpr std::size_t kAhead = 12;
-
   std::uint64_t last_word(const std::uint8_t* key) const noexcept {
     return hash_detail::load64(key + key_size_ - 8) >> (8 * (words_ * 8 - key_size_));
   }
@@ -371,8 +362,8 @@ class WideTable final : public ExactTable {
     return index_.locate(hashed, tag(hashed),
                          [&](std::uint32_t number) { return same(record(number), key); });
   }
-  bool put_locked(const std::uint8_t* key, std::uint32_t new_value, std::uint32_t* previous) {
-    const std::uint64_t hashed = hash(key);
+  bool put_locked(std::uint64_t hashed, const std::uint8_t* key, std::uint32_t new_value,
+                  std::uint32_t* previous) {
     if (const auto place = locate(hashed, key)) {
       auto* word = reinterpret_cast<std::uint32_t*>(records_.at(place.line().value(place.slot)) + words_ * 8);
       *previous = bucket_detail::load_relaxed(*word);
@@ -403,13 +394,17 @@ class WideTable final : public ExactTable {
   mutable Index index_;  // export_to() walks it under the lock
 };
 
+class Fdb;
+
 // The batch kernels of one instruction set.
 struct ExactKernels {
-  InlineTable<std::uint32_t>::FindMany find4;
-  InlineTable<std::uint64_t>::FindMany find8;
-  InlineTable<Key16>::FindMany find16;
+  FindBatch<InlineTable<std::uint32_t>::Index> find4;
+  FindBatch<InlineTable<std::uint64_t>::Index> find8;
+  FindBatch<InlineTable<Key16>::Index> find16;
+  FindBatch<BucketIndex<std::uint64_t, std::uint64_t, Fdb>> find_station;
   WideTable::FindMany find_wide;
 };
+ExactKernels exact_kernels(Isa isa);
 ExactKernels exact_kernels_scalar();
 #if defined(__x86_64__)
 ExactKernels exact_kernels_avx2();

@@ -24,6 +24,7 @@ namespace fastpath {
 // Look-ups take no lock; writes queue on one. The thread rules of ExactTable hold.
 class Fdb {
  public:
+  using Index = BucketIndex<std::uint64_t, std::uint64_t, Fdb>;
   struct Limits {
     double max_age_s;
     std::size_t max_entries;
@@ -43,8 +44,13 @@ class Fdb {
   };
 
   // start_s: the reading of the clock from which times are counted; monotonic: that clock is CLOCK_MONOTONIC.
-  Fdb(Limits limits, double start_s, bool monotonic, std::uint64_t seed)
-      : limits_(limits), start_s_(start_s), monotonic_(monotonic), seed_(seed), index_(*this, epochs_, 0) {
+  Fdb(Limits limits, double start_s, bool monotonic, std::uint64_t seed, Isa isa = isa_in_use())
+      : limits_(limits),
+        start_s_(start_s),
+        monotonic_(monotonic),
+        seed_(seed),
+        find_batch_(exact_kernels(isa).find_station),
+        index_(*this, epochs_, 0) {
     const double age = limits.max_age_s * 1e6;
     max_age_ = age < static_cast<double>(kStatic) ? static_cast<std::uint64_t>(std::llround(age)) : kStatic;
     ports_.store(new PortNames(16));
@@ -61,10 +67,7 @@ class Fdb {
   bool find(std::uint64_t mac, std::uint16_t vlan, double now_s, std::uint32_t* port) const noexcept {
     const std::uint64_t wanted = key(mac, vlan);
     std::uint64_t word = 0;
-    const bool hit = index_.find(hash_key(wanted, seed_), wanted, [&word](std::uint64_t found) {
-      word = found;
-      return true;
-    });
+    const bool hit = index_.get(hash_key(wanted, seed_), wanted, &word);
     if (!hit || (word & kStampMask) < oldest_fresh(now_s)) return false;
     *port = ports_.load(std::memory_order_acquire)->at(word >> kStampBits);
     return true;
@@ -74,38 +77,26 @@ class Fdb {
   void find_many(const std::uint64_t* macs, const std::uint16_t* vlans, std::size_t n, double now_s,
                  std::uint32_t* ports, std::uint32_t missing) const noexcept {
     const EpochDomain::Guard guard(epochs_);
-    const std::uint64_t oldest = oldest_fresh(now_s);
-    constexpr std::size_t kGroup = 32;
-    struct Lane {
-      std::uint64_t key;
-      std::uint64_t hash;
-    };
-    Lane lanes[2][kGroup];
-    const auto stage = [&](std::size_t begin) {
-      Lane* lane = lanes[begin / kGroup % 2];
-      const auto& generation = *index_.state().current;
-      const std::size_t end = std::min(begin + kGroup, n);
-      for (std::size_t i = begin; i < end; ++i, ++lane) {
-        lane->key = key(macs[i], vlans == nullptr ? std::uint16_t{0} : vlans[i]);
-        lane->hash = hash_key(lane->key, seed_);
-        __builtin_prefetch(&generation.lines[generation.home(lane->hash)]);
+    const std::uint64_t oldest = std::max<std::uint64_t>(oldest_fresh(now_s), 1);
+    constexpr std::size_t kBlock = 512;
+    std::uint64_t keys[kBlock];
+    std::uint64_t words[kBlock];
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+      const std::size_t count = std::min(kBlock, n - begin);
+      if (vlans == nullptr) {
+        for (std::size_t i = 0; i < count; ++i) keys[i] = key(macs[begin + i], 0);
+      } else {
+        for (std::size_t i = 0; i < count; ++i) keys[i] = key(macs[begin + i], vlans[begin + i]);
       }
-    };
-    stage(0);
-    for (std::size_t begin = 0; begin < n; begin += kGroup) {
-      if (begin + kGroup < n) stage(begin + kGroup);
-      const Lane* lane = lanes[begin / kGroup % 2];
-      const std::size_t end = std::min(begin + kGroup, n);
-      for (std::size_t i = begin; i < end; ++i, ++lane) {
-        std::uint64_t word = 0;
-        const bool hit = index_.find(lane->hash, lane->key, [&word](std::uint64_t found) {
-          word = found;
-          return true;
-        });
-        const bool fresh = hit && (word & kStampMask) >= oldest;
-        // The names are read after the entry that uses them.
-        const std::uint32_t port = ports_.load(std::memory_order_acquire)->at(fresh ? word >> kStampBits : 0);
-        ports[i] = fresh ? port : missing;
+      // A stamp is never 0, so a word of 0 is older than any.
+      find_batch_(index_, seed_, reinterpret_cast<const std::uint8_t*>(keys), sizeof(std::uint64_t), count,
+                  words, 0, nullptr);
+      // The names are read after the entries that use them.
+      const PortNames& names = *ports_.load(std::memory_order_acquire);
+      for (std::size_t i = 0; i < count; ++i) {
+        const bool fresh = (words[i] & kStampMask) >= oldest;
+        const std::uint32_t port = names.at(fresh ? words[i] >> kStampBits : 0);
+        ports[begin + i] = fresh ? port : missing;
       }
     }
   }
@@ -114,19 +105,14 @@ class Fdb {
   std::size_t learn_many(const std::uint64_t* macs, const std::uint16_t* vlans, const std::uint32_t* ports,
                          std::size_t n, double now_s) {
     const std::lock_guard lock(mutex_);
-    constexpr std::size_t kAhead = 12;
     const std::uint64_t now = stamp(now_s);
     std::size_t changed = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      if (i + kAhead < n) {
-        const auto& generation = *index_.state().current;
-        const std::uint64_t next =
-            key(macs[i + kAhead], vlans == nullptr ? std::uint16_t{0} : vlans[i + kAhead]);
-        __builtin_prefetch(&generation.lines[generation.home(hash_key(next, seed_))], 1);
-      }
-      changed +=
-          learn_locked(macs[i] & kMacMask, vlans == nullptr ? std::uint16_t{0} : vlans[i], ports[i], now);
-    }
+    const auto key_at = [&](std::size_t i) {
+      return key(macs[i], vlans == nullptr ? std::uint16_t{0} : vlans[i]);
+    };
+    index_.for_each_ahead(
+        n, [&](std::size_t i) { return hash_key(key_at(i), seed_); },
+        [&](std::size_t i, std::uint64_t hash) { changed += learn_locked(hash, key_at(i), ports[i], now); });
     return changed;
   }
 
@@ -259,7 +245,6 @@ class Fdb {
     Fdb* fdb;
     std::uint32_t number;
   };
-  using Index = BucketIndex<std::uint64_t, std::uint64_t, Fdb>;
   using Place = Index::Place;
 
   static std::uint64_t word_of(std::uint32_t number, std::uint64_t stamp) noexcept {
@@ -353,10 +338,8 @@ class Fdb {
     names->set(number, port);
   }
 
-  std::size_t learn_locked(std::uint64_t mac, std::uint16_t vlan, std::uint32_t port, std::uint64_t now) {
-    if (!mac_is_station(mac)) return 0;
-    const std::uint64_t wanted = key(mac, vlan);
-    const std::uint64_t hash = hash_key(wanted, seed_);
+  std::size_t learn_locked(std::uint64_t hash, std::uint64_t wanted, std::uint32_t port, std::uint64_t now) {
+    if (!mac_is_station(wanted & kMacMask)) return 0;
     std::uint32_t number = 0;
     if (!number_of(port, &number)) {
       ++counters_.refused;
@@ -440,6 +423,7 @@ class Fdb {
   const double start_s_;
   const bool monotonic_;
   const std::uint64_t seed_;
+  const FindBatch<Index> find_batch_;
   std::uint64_t max_age_ = 0;
   mutable std::mutex mutex_;
   std::vector<std::uint32_t> free_numbers_;  // before epochs_, whose end still gives numbers back

@@ -82,18 +82,27 @@ inline std::uint64_t mix16(const std::uint8_t* in, const std::uint8_t* secret, s
   return fold128(load64(in) ^ (load64(secret) + seed), load64(in + 8) ^ (load64(secret + 8) - seed));
 }
 
+// What the words of keys of 9 to 16 and of 4 to 8 bytes are mixed with.
+inline std::uint64_t xxh3_flip_low(std::uint64_t seed) noexcept {
+  return (load64(kSecret + 24) ^ load64(kSecret + 32)) + seed;
+}
+inline std::uint64_t xxh3_flip_high(std::uint64_t seed) noexcept {
+  return (load64(kSecret + 40) ^ load64(kSecret + 48)) - seed;
+}
+inline std::uint64_t xxh3_flip_4to8(std::uint64_t seed) noexcept {
+  seed ^= static_cast<std::uint64_t>(__builtin_bswap32(static_cast<std::uint32_t>(seed))) << 32;
+  return (load64(kSecret + 8) ^ load64(kSecret + 16)) - seed;
+}
+
 inline std::uint64_t xxh3_0to16(const std::uint8_t* in, std::size_t size, std::uint64_t seed) noexcept {
   if (size > 8) {
-    const std::uint64_t flip_low = (load64(kSecret + 24) ^ load64(kSecret + 32)) + seed;
-    const std::uint64_t flip_high = (load64(kSecret + 40) ^ load64(kSecret + 48)) - seed;
-    const std::uint64_t low = load64(in) ^ flip_low;
-    const std::uint64_t high = load64(in + size - 8) ^ flip_high;
+    const std::uint64_t low = load64(in) ^ xxh3_flip_low(seed);
+    const std::uint64_t high = load64(in + size - 8) ^ xxh3_flip_high(seed);
     return avalanche3(size + __builtin_bswap64(low) + high + fold128(low, high));
   }
   if (size >= 4) {
-    seed ^= static_cast<std::uint64_t>(__builtin_bswap32(static_cast<std::uint32_t>(seed))) << 32;
-    const std::uint64_t flip = (load64(kSecret + 8) ^ load64(kSecret + 16)) - seed;
-    std::uint64_t h = (load32(in + size - 4) + (static_cast<std::uint64_t>(load32(in)) << 32)) ^ flip;
+    std::uint64_t h = load32(in + size - 4) + (static_cast<std::uint64_t>(load32(in)) << 32);
+    h ^= xxh3_flip_4to8(seed);
     h ^= std::rotl(h, 49) ^ std::rotl(h, 24);
     h *= kPrimeMx2;
     h ^= (h >> 35) + size;

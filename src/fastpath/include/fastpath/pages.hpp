@@ -61,8 +61,14 @@ class Pages {
 
   // Gives the memory back and keeps the addresses: they read as zero, and cost memory again once written.
   bool discardable() const noexcept { return bytes_ >= kHuge; }
-  void discard() noexcept {
-    if (discardable()) madvise(data_, bytes_, MADV_DONTNEED);
+  void discard() noexcept { discard(0, bytes_); }
+  // The whole pages of a range; returns how many bytes those are.
+  std::size_t discard(std::size_t begin, std::size_t bytes) noexcept {
+    const std::size_t first = (begin + kHuge - 1) / kHuge * kHuge;
+    const std::size_t end = (begin + bytes) / kHuge * kHuge;
+    if (!discardable() || first >= end) return 0;
+    madvise(static_cast<std::uint8_t*>(data_) + first, end - first, MADV_DONTNEED);
+    return end - first;
   }
 
  private:
