@@ -1,8 +1,13 @@
-"""ExactTable, ForwardingTable and Fdb beside rte_hash, dict and searchsorted; look-ups in random order."""
+"""ExactTable, ForwardingTable and Fdb beside rte_hash, dict and searchsorted; look-ups in random order.
+
+`reading_one_line` is no table: it reads a line of as much memory for each key, which is what the machine
+allows.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +16,8 @@ import dpdk_peer
 from fastpath import ExactTable, Fdb, ForwardingTable
 
 SIZES = [4, 6, 8, 12, 13, 16, 37, 40, 64]
-CASES = [(16, 1 << 16), (16, 1_000_000), (16, 1 << 24), *((size, 1_000_000) for size in SIZES if size != 16)]
+COUNTS = [1 << 12, 1 << 14, 1 << 16, 1 << 18, 1_000_000, 1 << 22, 1 << 24]  # the plot over table size
+CASES = [*((16, n) for n in COUNTS), *((size, 1_000_000) for size in SIZES if size != 16)]
 NAMES = [f"{size} B x {n:,}" for size, n in CASES]
 
 
@@ -72,34 +78,81 @@ class TestLookupMany:
         out = np.empty(len(probes), np.uint32)
         measure(lambda: table.lookup_many(probes, out=out), operations=len(probes))
 
+    def test_reading_one_line(self, dpdk, table, keys, probes, measure):
+        memory = np.zeros(table.nbytes // 64 * 64, np.uint8)
+        memory[:] = 1
+        out = np.empty(len(probes), np.uint32)
+        lines = ctypes.c_uint64(memory.size // 64)
+        arguments = dpdk_peer.pointer(memory), lines, dpdk_peer.pointer(probes), keys.size
+        arguments += ctypes.c_size_t(len(probes)), dpdk_peer.pointer(out)
+        measure(lambda: dpdk.peer_read_lines(*arguments), operations=len(probes))
+
     def test_rte_hash(self, peer, keys, probes, measure):
         out = np.empty(len(probes), np.uint32)
         arguments = dpdk_peer.pointer(probes), keys.size, ctypes.c_size_t(len(probes)), dpdk_peer.pointer(out)
         measure(lambda: peer.peer_hash_lookup(*arguments), operations=len(probes))
 
 
-@pytest.mark.benchmark(group="exact: insert_many, 16 B x 1,000,000")
+@pytest.mark.parametrize("size", [8, 16, 40])
 class TestInsert:
-    def test_fastpath(self, measure):
-        keys = Keys(16, 1_000_000)
+    """A table made anew and filled."""
+
+    @pytest.fixture(autouse=True)
+    def group(self, benchmark, size):
+        benchmark.group = f"exact: insert_many, {size} B x 1,000,000"
+
+    @pytest.fixture
+    def wanted(self, size):
+        return Keys(size, 1_000_000)
+
+    def test_fastpath(self, wanted, size, measure):
         measure(
-            lambda: ExactTable(16, dtype="uint32", capacity=keys.n).insert_many(keys.rows, keys.values),
-            operations=keys.n,
+            lambda: ExactTable(size, dtype="uint32", capacity=wanted.n).insert_many(
+                wanted.rows, wanted.values
+            ),
+            operations=wanted.n,
         )
 
-    def test_fastpath_growing(self, measure):
-        keys = Keys(16, 1_000_000)
-        measure(lambda: ExactTable(16, dtype="uint32").insert_many(keys.rows, keys.values), operations=keys.n)
+    def test_fastpath_growing(self, wanted, size, measure):
+        measure(
+            lambda: ExactTable(size, dtype="uint32").insert_many(wanted.rows, wanted.values),
+            operations=wanted.n,
+        )
 
-    def test_rte_hash(self, dpdk, measure):
-        keys = Keys(16, 1_000_000)
-
+    def test_rte_hash(self, dpdk, wanted, size, measure):
         def build():
-            dpdk.peer_hash_new(ctypes.c_uint32(16), ctypes.c_uint32(keys.n * 5 // 4))
-            n = ctypes.c_size_t(keys.n)
-            dpdk.peer_hash_add(dpdk_peer.pointer(keys.rows), 16, dpdk_peer.pointer(keys.values), n)
+            dpdk.peer_hash_new(ctypes.c_uint32(size), ctypes.c_uint32(wanted.n * 5 // 4))
+            n = ctypes.c_size_t(wanted.n)
+            dpdk.peer_hash_add(dpdk_peer.pointer(wanted.rows), size, dpdk_peer.pointer(wanted.values), n)
 
-        measure(build, operations=keys.n)
+        measure(build, operations=wanted.n)
+
+
+GROWN = 1 << 24
+
+
+@pytest.mark.benchmark(group="exact: the longest insert of a table that grows to 16 M keys")
+def test_fastpath_growth_pause(benchmark):
+    """One figure, the longest pause in milliseconds (a call of its own for each key, in extra_info)."""
+    keys = np.random.default_rng(3).integers(0, 256, (GROWN, 16), dtype=np.uint8)
+    made = ExactTable(16, dtype="uint32")
+    clock = time.perf_counter_ns
+    pauses = []
+
+    def grow():
+        insert = made.insert
+        for begin in range(0, GROWN, 1 << 16):
+            listed = [row.tobytes() for row in keys[begin : begin + (1 << 16)]]
+            longest = 0
+            for key in listed:
+                start = clock()
+                insert(key, 1)
+                longest = max(longest, clock() - start)
+            pauses.append(longest / 1e6)
+
+    benchmark.extra_info["operations"] = GROWN
+    benchmark.pedantic(grow, rounds=1)
+    benchmark.extra_info["longest_ms"] = max(pauses)
 
 
 @pytest.mark.parametrize("load", [50, 90])
