@@ -123,6 +123,9 @@ cdef extern from "fastpath/fdb.hpp" namespace "fastpath" nogil:
         void clear() except +raise_python_error
         vector[FdbStation] entries(double now_s) except +raise_python_error
         size_t count_of(uint32_t port) noexcept
+        vector[uint32_t] take_vacated() noexcept
+        cbool has_vacated() noexcept
+        void remember_vacated() noexcept
         FdbCounters counters() noexcept
         double native_now_s() noexcept
         size_t size() noexcept

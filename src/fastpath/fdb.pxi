@@ -45,7 +45,7 @@ cdef class Fdb:
         None: a port is any hashable object, and batch results are ids (``fdb.values[id]``, 0 = no entry).
         ``"uint32"``: a port is an integer or anything with ``__index__``.
     max_entries_per_port : int, optional
-        A limit for each port; a port that has reached it pays for new stations itself.
+        A limit for the stations learned on each port; a port that has reached it pays for new ones itself.
     seed : int, optional
         Of the hash; random unless told.
 
@@ -53,7 +53,7 @@ cdef class Fdb:
     -----
     Group (multicast) addresses and the zero address are never learned. Threads: any number of readers beside one
     writer at a time; a look-up takes no lock. Cost: one cache line a look-up or refresh. Times are kept in
-    microseconds.
+    units of 1/65536 s.
     """
 
     cdef unique_ptr[CFdb] table
@@ -92,10 +92,12 @@ cdef class Fdb:
         self.clock = clock
         self.monotonic = clock is None or clock is time.monotonic
         cdef double start = self.now()
-        if age_s < 1e9:
-            start -= age_s  # so that entries of that age can be restored from a pickle
+        start -= min(age_s, 1e9)  # so that entries of that age can be restored from a pickle
         self.table.reset(new CFdb(self.limits, start, self.monotonic, checked_seed(seed)))
-        self.objects = None if plain else Values()
+        self.objects = None
+        if not plain:
+            self.objects = Values()
+            self.table.get().remember_vacated()
 
     cdef double now(self) except? -1:
         if self.monotonic:
@@ -126,6 +128,16 @@ cdef class Fdb:
             return
         if self.table.get().count_of(number) == 0:
             self.objects.release(number)
+
+    cdef int forget_vacated(self) except -1:
+        """Takes back the ids of ports that lost their last entry, unless a batch on its way may use them."""
+        cdef vector[uint32_t] vacated
+        cdef size_t i
+        if self.learning == 0 and self.table.get().has_vacated():
+            vacated = self.table.get().take_vacated()
+            for i in range(vacated.size()):
+                self.forget(vacated[i])
+        return 0
 
     cdef int check_port(self, port) except -1:
         """Errors as for a port that is learned, and no id."""
@@ -161,12 +173,15 @@ cdef class Fdb:
 
     cdef bint learn_one(self, uint64_t address, uint16_t tag, port, double now_s) except -1:
         cdef uint32_t number
+        cdef bint changed
         if not mac_is_station(address):
             self.check_port(port)
             return False
         number = self.number_of(port)
         self.table.get().reclaim()
-        return self.table.get().learn_many(&address, &tag, &number, 1, now_s) != 0
+        changed = self.table.get().learn_many(&address, &tag, &number, 1, now_s) != 0
+        self.forget_vacated()
+        return changed
 
     def add_static(self, mac, port, vlan=0):
         """Add an entry that neither ages nor moves; it replaces a learned one.
@@ -181,8 +196,12 @@ cdef class Fdb:
         cdef double now_s = self.now()
         cdef uint32_t number = self.number_of(port)
         self.table.get().reclaim()
-        if not self.table.get().add_static(address, tag, number, now_s):
+        added = self.table.get().add_static(address, tag, number, now_s)
+        self.forget_vacated()
+        if not added:
             self.forget(number)
+            if len(self) < self.limits.max_entries:
+                raise CapacityError("a table has entries of at most 65536 ports at a time")
             raise CapacityError(f"all {self.limits.max_entries} entries are static")
 
     def delete(self, mac, vlan=0):
@@ -192,6 +211,7 @@ cdef class Fdb:
         self.table.get().reclaim()
         if not self.table.get().erase(address, tag):
             raise KeyError((mac, vlan))
+        self.forget_vacated()
 
     def lookup(self, mac, vlan=0):
         """The port of a station, or None."""
@@ -268,6 +288,7 @@ cdef class Fdb:
                     changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
         finally:
             self.learning -= 1
+            self.forget_vacated()
         return changed
 
     cdef cnp.ndarray numbers_of(self, ports, cnp.ndarray addresses):
@@ -345,6 +366,7 @@ cdef class Fdb:
         self.table.get().reclaim()
         with nogil:
             removed = self.table.get().age(now_s)
+        self.forget_vacated()
         return removed
 
     def purge(self, port, *, static=False):
@@ -360,6 +382,7 @@ cdef class Fdb:
                 return 0
         self.table.get().reclaim()
         removed = self.table.get().purge(number, static)
+        self.forget_vacated()
         self.forget(number)
         return removed
 
@@ -369,6 +392,7 @@ cdef class Fdb:
         self.table.get().reclaim()
         self.table.get().clear()
         if self.objects is not None:
+            self.forget_vacated()
             for number in self.objects.live():
                 self.forget(number)
 

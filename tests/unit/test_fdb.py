@@ -74,7 +74,7 @@ def test_ageing_needs_no_sweep() -> None:
     clock.now += 0.001
     assert fdb.lookup(A) is None
     assert fdb.lookup_many([A, B]).tolist() == [0, 1]
-    assert [(entry.mac, entry.age_s) for entry in fdb.entries()] == [(B, pytest.approx(0.001))]
+    assert [(entry.mac, entry.age_s) for entry in fdb.entries()] == [(B, pytest.approx(0.001, abs=2 / 65536))]
     assert len(fdb) == 2
     assert fdb.learn(A, 2) is True  # too old to count as a move
     assert fdb.moves == 0
@@ -123,9 +123,12 @@ def test_ports_as_objects_in_batches() -> None:
     assert fdb.learn_many([A, B], ["x", "y"]) == 2
     assert fdb.values is not None
     assert fdb.values[fdb.lookup_many([A, B, "02:00:00:00:00:ff"])] == ["x", "y", None]
-    assert fdb.learn_many([A, B], "y") == 1
-    assert fdb.learn_many([A], np.array([1], np.uint32)) == 1
-    assert fdb.lookup(A) == "x"
+    assert fdb.learn_many([A, B], ["x", "y"]) == 0
+    assert fdb.learn_many([B], np.array([1], np.uint32)) == 1
+    assert fdb.lookup(B) == "x"
+    assert "y" not in fdb.values
+    with pytest.raises(ValueError, match="no port has id 2"):
+        fdb.learn_many([B], np.array([2], np.uint32))
     with pytest.raises(ValueError, match="ids"):
         fdb.learn_many([A], np.array([9], np.uint32))
     assert fdb.purge("never seen") == 0
@@ -377,3 +380,111 @@ def test_entries_hold_their_ports_while_others_write() -> None:
         writer.join()
     assert None not in ports
     assert {entry.port for entry in fdb.entries()} <= set(fdb.values or ())
+
+
+def test_static_entries_do_not_make_a_port_pay() -> None:
+    fdb = Fdb(max_entries=1000, dtype="uint32", seed=1)
+    for mac in stations(5000, 600).tolist():
+        fdb.add_static(mac, 1)
+    fdb.learn_many(stations(0, 50), 1)
+    fdb.learn_many(stations(1000, 50), 2)
+    for start in range(10_000, 60_000, 5000):
+        fdb.learn_many(stations(start, 5000), 3)
+    assert len(fdb) == 1000
+    assert np.all(fdb.lookup_many(stations(5000, 600)) == 1)
+    assert np.all(fdb.lookup_many(stations(0, 50)) == 1)
+    assert np.all(fdb.lookup_many(stations(1000, 50)) == 2)
+
+
+@pytest.mark.parametrize("way", ["move", "delete", "age", "evict", "replace"])
+def test_ports_without_entries_are_forgotten(way: str) -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=10, max_entries=4, max_entries_per_port=1 if way == "evict" else None, clock=clock)
+    assert fdb.values is not None
+    for number in range(70_000 if way == "move" else 1000):
+        fdb.learn(A, f"port {number}")
+        if way == "delete":
+            fdb.delete(A)
+        elif way == "age":
+            clock.now += 11
+            assert fdb.age() == 1
+        elif way == "evict":
+            fdb.learn(B, f"port {number}")
+            fdb.delete(B)
+        elif way == "replace":
+            fdb.add_static(A, "kept")
+            fdb.delete(A)
+    live = [port for port in fdb.values if port is not None]
+    assert live == ([f"port {number}"] if way == "move" else [])
+    assert len(fdb.values) < 40
+    assert fdb.refused == 0
+    assert fdb.learn(B, "another")
+    assert fdb.lookup(B) == "another"
+
+
+def test_refused_ports_are_forgotten() -> None:
+    fdb = Fdb(max_entries=1)
+    fdb.add_static(A, "kept")
+    for number in range(100):
+        assert not fdb.learn(B, number)
+    assert list(fdb.values or ()) == [None, "kept", None]
+
+
+@pytest.mark.parametrize("max_age_s", [20.0, float("inf")])
+def test_copies_hold_every_entry_and_its_age(max_age_s: float) -> None:
+    clock = Clock()
+    fdb = Fdb(max_age_s=max_age_s, max_entries_per_port=2, clock=clock)
+    for number in range(2):
+        fdb.learn(int(stations(number, 1)[0]), "p")
+        clock.now += 5
+    for number in range(2, 4):
+        fdb.add_static(int(stations(number, 1)[0]), "p")
+    assert len(fdb) == 4
+    for other in (fdb.copy(), pickle.loads(pickle.dumps(fdb))):
+        assert sorted(other.entries()) == sorted(fdb.entries())
+        assert sorted(entry.age_s for entry in other) == [0, 0, 5, 10]
+
+
+def test_ageing_goes_on_after_a_clock_is_set_right() -> None:
+    clock = Clock()
+    clock.now = 0.0
+    fdb = Fdb(max_age_s=300, clock=clock)
+    fdb.learn(A, 1)
+    clock.now = 1.8e9  # 1970, and then the time of day
+    assert fdb.lookup(A) is None
+    fdb.learn(A, 1)
+    clock.now += 299
+    assert fdb.lookup(A) == 1
+    clock.now += 2
+    assert fdb.lookup(A) is None
+    assert fdb.age() == 1
+
+
+def test_random_histories_keep_the_lists_of_ports_right() -> None:
+    random = np.random.default_rng(5)
+    clock = Clock()
+    fdb = Fdb(max_age_s=50, max_entries=200, max_entries_per_port=40, clock=clock, dtype="uint32")
+    for step in range(4000):
+        port, first = int(random.integers(1, 12)), int(random.integers(0, 400))
+        match int(random.integers(0, 12)):
+            case 0:
+                fdb.purge(port, static=bool(step % 2))
+            case 1:
+                fdb.age()
+            case 2 if len(fdb):
+                entry = fdb.entries()[:1]
+                if entry:
+                    fdb.delete(entry[0].mac, entry[0].vlan)
+            case 3 if step % 20 == 0:
+                fdb.add_static(int(stations(first, 1)[0]), port)
+            case 4 if step % 500 == 0:
+                fdb.clear()
+            case _:
+                fdb.learn_many(stations(first, 20), port)
+        clock.now += 1
+        entries = fdb.entries()
+        assert len(fdb) <= 200
+        for number in range(1, 12):
+            assert sum(entry.port == number and not entry.static for entry in entries) <= 40
+        probes = [int(entry.mac.replace(":", ""), 16) for entry in entries]
+        assert fdb.lookup_many(np.array(probes, np.uint64)).tolist() == [entry.port for entry in entries]

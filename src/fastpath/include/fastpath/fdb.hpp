@@ -1,7 +1,9 @@
 // A learning bridge's table: (MAC, VLAN) -> port, with ages.
 //
-// An entry is one 64-bit word beside its key: the port's number in this table and the microsecond of its last
-// refresh, so a refresh is one store and a look-up knows the age without a second line.
+// An entry is one 64-bit word beside its key: the port's number in this table and the tick of its last
+// refresh, so a refresh is one store and a look-up knows the age without a second line. Each port lists the
+// stations learned on it, so that whoever must make room is found at once; a refresh does not touch the
+// lists.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include <ctime>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "fastpath/bucket_index.hpp"
@@ -50,8 +53,9 @@ class Fdb {
         monotonic_(monotonic),
         seed_(seed),
         find_batch_(exact_kernels(isa).find_station),
-        index_(*this, epochs_, 0) {
-    const double age = limits.max_age_s * 1e6;
+        index_(*this, epochs_, 0),
+        places_(*this, epochs_, 0) {
+    const double age = limits.max_age_s * kTicksPerS;
     max_age_ = age < static_cast<double>(kStatic) ? static_cast<std::uint64_t>(std::llround(age)) : kStatic;
     ports_.store(new PortNames(16));
   }
@@ -116,7 +120,8 @@ class Fdb {
     return changed;
   }
 
-  // An entry that neither ages nor moves. False: the table is full of such entries.
+  // An entry that neither ages nor moves. False: the table is full of such entries, or no port number is
+  // left.
   bool add_static(std::uint64_t mac, std::uint16_t vlan, std::uint32_t port, double now_s) {
     const std::lock_guard lock(mutex_);
     const std::uint64_t now = stamp(now_s);
@@ -124,23 +129,29 @@ class Fdb {
     std::uint32_t number = 0;
     if (!number_of(port, &number)) return false;
     const std::uint64_t hash = hash_key(wanted, seed_);
-    if (auto place = locate(hash, wanted)) {
-      count(place.line().value(place.slot), -1);
+    if (auto place = locate(index_, hash, wanted)) {
+      const std::uint64_t before = place.line().value(place.slot);
       place.line().set_value(place.slot, word_of(number, kStatic));
-    } else {
-      if (index_.size() >= limits_.max_entries && !evict(number, now, true)) return false;
-      index_.add(hash, wanted, word_of(number, kStatic));
+      ++members_[number].fixed;
+      leave(before, hash, wanted);
+      settle(before >> kStampBits);
+      return true;
     }
-    count(word_of(number, kStatic), 1);
+    if (index_.size() >= limits_.max_entries && !evict_of_anyone(number, now)) {
+      settle(number);
+      return false;
+    }
+    index_.add(hash, wanted, word_of(number, kStatic));
+    ++members_[number].fixed;
     return true;
   }
 
   bool erase(std::uint64_t mac, std::uint16_t vlan) {
     const std::lock_guard lock(mutex_);
     const std::uint64_t wanted = key(mac, vlan);
-    auto place = locate(hash_key(wanted, seed_), wanted);
+    auto place = locate(index_, hash_key(wanted, seed_), wanted);
     if (!place) return false;
-    remove(place);
+    settle(remove(place));
     return true;
   }
 
@@ -158,18 +169,32 @@ class Fdb {
     const auto known = numbers_.find(port);
     if (known == numbers_.end()) return 0;
     const std::uint32_t number = known->second;
-    const std::size_t removed = remove_if([&](std::uint64_t word) {
-      return word >> kStampBits == number && (with_static || (word & kStampMask) != kStatic);
-    });
-    if (counts_[number] == 0) give_back(known);
+    std::size_t removed = 0;
+    for (std::vector<std::uint64_t>& learned = members_[number].learned; !learned.empty(); ++removed) {
+      remove(locate(index_, hash_key(learned.back(), seed_), learned.back()));
+    }
+    if (with_static && members_[number].fixed != 0) {
+      removed += remove_if([&](std::uint64_t word) { return word >> kStampBits == number; });
+    } else {
+      settle(number);
+    }
     return removed;
   }
 
   void clear() {
     const std::lock_guard lock(mutex_);
     remove_if([](std::uint64_t) { return true; });
-    while (!numbers_.empty()) give_back(numbers_.begin());
   }
+
+  // The ports that lost their last entry since the last call, if the table was told to remember them; some of
+  // them may have entries again.
+  std::vector<std::uint32_t> take_vacated() {
+    const std::lock_guard lock(mutex_);
+    has_vacated_.store(false, std::memory_order_relaxed);
+    return std::exchange(vacated_, {});
+  }
+  bool has_vacated() const noexcept { return has_vacated_.load(std::memory_order_relaxed); }
+  void remember_vacated() noexcept { remembers_vacated_ = true; }
 
   // Live entries at one point in time.
   std::vector<Entry> entries(double now_s) const {
@@ -183,7 +208,7 @@ class Fdb {
       if (seen < oldest) return;
       const bool is_static = seen == kStatic;
       const std::uint32_t port = ports_.load(std::memory_order_relaxed)->at(word >> kStampBits);
-      const double age_s = is_static || now < seen ? 0.0 : static_cast<double>(now - seen) / 1e6;
+      const double age_s = is_static || now < seen ? 0.0 : static_cast<double>(now - seen) / kTicksPerS;
       result.push_back({key & kMacMask, static_cast<std::uint16_t>(key >> 48), port, is_static, age_s});
     });
     return result;
@@ -192,7 +217,7 @@ class Fdb {
   std::size_t count_of(std::uint32_t port) const {
     const std::lock_guard lock(mutex_);
     const auto known = numbers_.find(port);
-    return known == numbers_.end() ? 0 : counts_[known->second];
+    return known == numbers_.end() ? 0 : members_[known->second].entries();
   }
   Counters counters() const {
     const std::lock_guard lock(mutex_);
@@ -208,7 +233,9 @@ class Fdb {
     return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
   }
   std::size_t size() const noexcept { return index_.size(); }
-  std::size_t nbytes() const noexcept { return index_.nbytes(); }
+  std::size_t nbytes() const noexcept {
+    return index_.nbytes() + places_.nbytes() + size() * sizeof(std::uint64_t);
+  }
   void reclaim() {
     if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) epochs_.reclaim();
   }
@@ -218,7 +245,15 @@ class Fdb {
   static constexpr std::uint64_t kStampMask = (std::uint64_t{1} << kStampBits) - 1;
   static constexpr std::uint64_t kStatic = kStampMask;
   static constexpr std::uint32_t kMaxPorts = 1u << 16;
+  static constexpr double kTicksPerS = 65536;  // 48 bits of them are 136 years
 
+  struct Member {
+    std::uint32_t port = 0;
+    std::size_t fixed = 0;               // static entries
+    std::vector<std::uint64_t> learned;  // keys of the others; places_ knows where each stands
+    std::size_t hand = 0;                // where the search for the next one to go begins
+    std::size_t entries() const noexcept { return fixed + learned.size(); }
+  };
   // Port numbers of this table -> ports.
   class PortNames {
    public:
@@ -251,11 +286,11 @@ class Fdb {
     return static_cast<std::uint64_t>(number) << kStampBits | stamp;
   }
 
-  // Microseconds since the start, from 1 on; a clock that runs backwards stands still.
+  // Ticks since the start, from 1 on; a clock that runs backwards stands still.
   std::uint64_t ticks(double now_s) const noexcept {
-    const double us = std::floor((now_s - start_s_) * 1e6);
-    if (!(us > 0)) return 1;
-    return us < static_cast<double>(kStatic - 2) ? static_cast<std::uint64_t>(us) + 1 : kStatic - 1;
+    const double ticks = std::floor((now_s - start_s_) * kTicksPerS);
+    if (!(ticks > 0)) return 1;
+    return ticks < static_cast<double>(kStatic - 2) ? static_cast<std::uint64_t>(ticks) + 1 : kStatic - 1;
   }
   std::uint64_t stamp(double now_s) noexcept {
     latest_s_.store(now_s, std::memory_order_relaxed);
@@ -266,25 +301,66 @@ class Fdb {
     return now > max_age_ ? now - max_age_ : 0;
   }
 
-  Place locate(std::uint64_t hash, std::uint64_t key) const {
-    return index_.locate(hash, key, [](std::uint64_t) { return true; });
+  static Place locate(const Index& index, std::uint64_t hash, std::uint64_t key) {
+    return index.locate(hash, key, [](std::uint64_t) { return true; });
   }
 
-  void count(std::uint64_t word, int change) noexcept {
-    const std::uint32_t number = static_cast<std::uint32_t>(word >> kStampBits);
-    counts_[number] += static_cast<std::size_t>(change);
-    if (counts_[number] > counts_[largest_]) largest_ = number;
+  // Lists a learned station with its port.
+  void list(std::uint32_t number, std::uint64_t hash, std::uint64_t key) {
+    std::vector<std::uint64_t>& learned = members_[number].learned;
+    learned.push_back(key);
+    try {
+      places_.add(hash, key, learned.size() - 1);
+    } catch (...) {
+      learned.pop_back();
+      throw;
+    }
+    if (learned.size() > members_[largest_].learned.size()) largest_ = number;
   }
-  void remove(const Place& place) {
-    count(place.line().value(place.slot), -1);
+  void unlist(std::uint32_t number, std::uint64_t hash, std::uint64_t key) noexcept {
+    const Place place = locate(places_, hash, key);
+    take_from(members_[number].learned, place.line().value(place.slot));
+    places_.erase(place);
+  }
+  void relist(std::uint32_t from, std::uint32_t to, std::uint64_t hash, std::uint64_t key) {
+    members_[to].learned.push_back(key);
+    const Place place = locate(places_, hash, key);
+    take_from(members_[from].learned, place.line().value(place.slot));
+    place.line().set_value(place.slot, members_[to].learned.size() - 1);
+    if (members_[to].learned.size() > members_[largest_].learned.size()) largest_ = to;
+  }
+  // The last of a list takes the place of the one that goes.
+  void take_from(std::vector<std::uint64_t>& learned, std::uint64_t at) noexcept {
+    const std::uint64_t last = learned.back();
+    learned.pop_back();
+    if (at == learned.size()) return;
+    learned[at] = last;
+    const Place moved = locate(places_, hash_key(last, seed_), last);
+    moved.line().set_value(moved.slot, at);
+  }
+  // What an entry was for its port, it is no longer.
+  void leave(std::uint64_t word, std::uint64_t hash, std::uint64_t key) noexcept {
+    const auto number = static_cast<std::uint32_t>(word >> kStampBits);
+    if ((word & kStampMask) == kStatic) {
+      --members_[number].fixed;
+    } else {
+      unlist(number, hash, key);
+    }
+  }
+  // Returns the number of the port that had the entry.
+  std::uint32_t remove(const Place& place) noexcept {
+    const std::uint64_t key = place.line().key(place.slot);
+    const std::uint64_t word = place.line().value(place.slot);
     index_.erase(place);
+    leave(word, hash_key(key, seed_), key);
+    return static_cast<std::uint32_t>(word >> kStampBits);
   }
   template <typename Condition>
   std::size_t remove_if(Condition&& condition) {
     std::size_t removed = 0;
     index_.for_each([&](std::uint64_t, std::uint64_t word, const Place& place) {
       if (!condition(word)) return;
-      remove(place);
+      settle(remove(place));
       ++removed;
     });
     return removed;
@@ -301,30 +377,42 @@ class Fdb {
     if (known != numbers_.end()) {
       *number = known->second;
     } else {
+      if (free_numbers_.empty() && members_.size() == kMaxPorts) epochs_.reclaim();
       if (!free_numbers_.empty()) {
         *number = free_numbers_.back();
         free_numbers_.pop_back();
       } else {
-        if (counts_.size() == kMaxPorts) return false;
-        *number = static_cast<std::uint32_t>(counts_.size());
-        counts_.push_back(0);
+        if (members_.size() == kMaxPorts) return false;
+        *number = static_cast<std::uint32_t>(members_.size());
+        members_.emplace_back();
+        free_numbers_.reserve(members_.capacity());  // giving one back allocates nothing there
       }
+      members_[*number].port = port;
       numbers_.emplace(port, *number);
       name(*number, port);
     }
     recent = {port, *number, true};
     return true;
   }
-  // Takes the number of a port that has no entries. Readers may still turn the number into the port: it is
-  // free for another port when they are gone.
-  void give_back(std::unordered_map<std::uint32_t, std::uint32_t>::iterator known) {
+  // Takes the number of a port back if it has no entries. Readers may still turn the number into the port: it
+  // is free for another port when they are gone.
+  void settle(std::uint64_t number) {
+    Member& member = members_[number];
+    if (member.entries() != 0) return;
+    const auto known = numbers_.find(member.port);
+    if (known == numbers_.end() || known->second != number) return;
     epochs_.retire(new FreedNumber{this, known->second}, [](void* object) {
       auto* freed = static_cast<FreedNumber*>(object);
       freed->fdb->free_numbers_.push_back(freed->number);
       delete freed;
     });
-    recent_[known->first % kRecent].known = false;
+    recent_[member.port % kRecent].known = false;
     numbers_.erase(known);
+    if (remembers_vacated_) {
+      vacated_.push_back(member.port);
+      has_vacated_.store(true, std::memory_order_relaxed);
+    }
+    member = Member{};
   }
   void name(std::uint32_t number, std::uint32_t port) {
     PortNames* names = ports_.load(std::memory_order_relaxed);
@@ -346,78 +434,116 @@ class Fdb {
       return 0;
     }
     const std::uint64_t word = word_of(number, now);
-    if (auto place = locate(hash, wanted)) {
+    const auto place = locate(index_, hash, wanted);
+    if (place) {
       const std::uint64_t before = place.line().value(place.slot);
       const std::uint64_t seen = before & kStampMask;
-      if (seen == kStatic) return 0;
-      if (before >> kStampBits == number) {
+      if (before >> kStampBits == number && seen != kStatic) {
         place.line().set_value(place.slot, word);
         return seen + max_age_ < now;
       }
-      if (counts_[number] >= limits_.max_entries_per_port && !evict(number, now, false)) {
-        ++counters_.refused;
+      if (seen == kStatic) {
+        settle(number);
         return 0;
       }
-      place = locate(hash, wanted);
-      if (place) {  // unless it was the one to go
-        counters_.moves += seen + max_age_ >= now;
-        count(before, -1);
-        place.line().set_value(place.slot, word);
-        count(word, 1);
-        return 1;
-      }
-    } else if ((counts_[number] >= limits_.max_entries_per_port && !evict(number, now, false)) ||
-               (index_.size() >= limits_.max_entries && !evict(number, now, true))) {
-      ++counters_.refused;
-      return 0;
+      if (!has_room(number) && !evict_of(number, number, now)) return refuse(number);
+      counters_.moves += seen + max_age_ >= now;
+      relist(static_cast<std::uint32_t>(before >> kStampBits), number, hash, wanted);
+      place.line().set_value(place.slot, word);
+      settle(before >> kStampBits);
+      return 1;
     }
-    index_.add(hash, wanted, word);
-    count(word, 1);
+    if (!has_room(number) && !evict_of(number, number, now)) return refuse(number);
+    if (index_.size() >= limits_.max_entries && !evict_of_anyone(number, now)) return refuse(number);
+    list(number, hash, wanted);
+    try {
+      index_.add(hash, wanted, word);
+    } catch (...) {
+      unlist(number, hash, wanted);
+      throw;
+    }
     return 1;
   }
-
-  // Makes room for an entry of `number`. Whoever fills the table pays: the victim is the oldest of a few
-  // learned entries of the port that has most of them, or of `number` itself when `anyone` is false.
-  bool evict(std::uint32_t number, std::uint64_t now, bool anyone) {
-    index_.finish_growth();
-    if (!anyone) return evict_from(number, false, now);
-    if (evict_rounds_++ % (1 + counts_.size() / 64) == 0) {
-      largest_ =
-          static_cast<std::uint32_t>(std::max_element(counts_.begin(), counts_.end()) - counts_.begin());
-    }
-    const std::uint32_t payer = counts_[largest_] > counts_[number] + 1 ? largest_ : number;
-    // A payer that has nothing but static entries cannot pay.
-    return evict_from(payer, true, now) || evict_from(kAnyPort, true, now);
+  bool has_room(std::uint32_t number) const noexcept {
+    return members_[number].learned.size() < limits_.max_entries_per_port;
   }
-  // `expired_of_all`: an entry of any port that is too old goes first.
-  bool evict_from(std::uint32_t payer, bool expired_of_all, std::uint64_t now) {
+  std::size_t refuse(std::uint32_t number) {
+    ++counters_.refused;
+    settle(number);
+    return 0;
+  }
+
+  // Makes room for an entry of `number`. What is too old goes first, as far as the hand meets it; then
+  // whoever fills the table pays: the port on which most stations were learned.
+  bool evict_of_anyone(std::uint32_t number, std::uint64_t now) {
+    if (const Place expired = find_expired(now)) {
+      give_up(expired, number);
+      return true;
+    }
+    const auto learned = [this](std::uint32_t which) { return members_[which].learned.size(); };
+    if (evict_rounds_++ % (1 + members_.size() / 64) == 0 || learned(largest_) == 0) {
+      for (std::uint32_t which = 0; which < members_.size(); ++which) {
+        if (learned(which) > learned(largest_)) largest_ = which;
+      }
+    }
+    return evict_of(learned(largest_) > learned(number) + 1 ? largest_ : number, number, now) ||
+           evict_of(largest_, number, now);
+  }
+  // An entry that is too old, if the hand meets one on its next stretch. After a lap without any it rests
+  // until the oldest entry of that lap has aged.
+  Place find_expired(std::uint64_t now) {
+    Place expired;
+    if (now < rest_until_) return expired;
     const std::uint64_t oldest = now > max_age_ ? now - max_age_ : 0;
-    const std::uint64_t buckets = index_.buckets();
-    Place victim;
-    std::uint64_t victim_stamp = kStatic;
-    std::size_t candidates = 0;
-    for (std::uint64_t walked = 0; walked < buckets && candidates < kCandidates; ++walked) {
-      hand_ = hand_ + 1 >= buckets ? 0 : hand_ + 1;
+    for (std::size_t stretch = 0; stretch < kStretch && !expired; ++stretch) {
+      if (++hand_ >= index_.buckets()) {
+        if (!lap_found_) rest_until_ = lap_oldest_ + max_age_;
+        hand_ = 0;
+        lap_found_ = false;
+        lap_oldest_ = now;
+      }
       index_.for_some(hand_, 1, [&](std::uint64_t, std::uint64_t word, const Place& place) {
         const std::uint64_t seen = word & kStampMask;
-        const bool pays =
-            payer == kAnyPort || word >> kStampBits == payer || (expired_of_all && seen < oldest);
-        if (seen == kStatic || !pays) return;
-        candidates = seen < oldest ? kCandidates : candidates + 1;
-        if (seen < victim_stamp) {
-          victim = place;
-          victim_stamp = seen;
-        }
+        if (seen < oldest) expired = place;
+        lap_oldest_ = std::min(lap_oldest_, seen);
       });
     }
-    if (!victim) return false;
-    counters_.evictions += victim_stamp >= oldest;
-    remove(victim);
+    lap_found_ |= static_cast<bool>(expired);
+    return expired;
+  }
+  // The oldest of a few stations learned on `payer` goes. False: there is none. `number` keeps its number.
+  bool evict_of(std::uint32_t payer, std::uint32_t number, std::uint64_t now) {
+    Member& member = members_[payer];
+    const std::size_t size = member.learned.size();
+    const std::size_t candidates = std::min(kCandidates, size);
+    if (candidates == 0) return false;
+    std::uint64_t hashes[kCandidates];
+    for (std::size_t i = 0; i < candidates; ++i) {
+      hashes[i] = hash_key(member.learned[(member.hand + i) % size], seed_);
+      const auto& generation = *index_.state().current;
+      __builtin_prefetch(&generation.lines[generation.home(hashes[i])]);
+    }
+    Place victim;
+    std::uint64_t victim_stamp = kStatic;
+    for (std::size_t i = 0; i < candidates; ++i) {
+      const Place place = locate(index_, hashes[i], member.learned[(member.hand + i) % size]);
+      const std::uint64_t seen = place.line().value(place.slot) & kStampMask;
+      if (seen < victim_stamp) {
+        victim = place;
+        victim_stamp = seen;
+      }
+    }
+    member.hand = (member.hand + candidates) % size;
+    counters_.evictions += victim_stamp + max_age_ >= now;
+    give_up(victim, number);
     return true;
+  }
+  void give_up(const Place& victim, std::uint32_t keeping) {
+    if (const std::uint32_t gone = remove(victim); gone != keeping) settle(gone);
   }
 
   static constexpr std::size_t kCandidates = 8;
-  static constexpr std::uint32_t kAnyPort = kMaxPorts;
+  static constexpr std::size_t kStretch = 16;
 
   const Limits limits_;
   const double start_s_;
@@ -429,14 +555,21 @@ class Fdb {
   std::vector<std::uint32_t> free_numbers_;  // before epochs_, whose end still gives numbers back
   mutable EpochDomain epochs_;
   mutable Index index_;  // entries() walks it under the lock
+  Index places_;         // of each learned station in its port's list; writers only
   std::atomic<PortNames*> ports_{nullptr};
   std::atomic<double> latest_s_{-1e300};
   std::unordered_map<std::uint32_t, std::uint32_t> numbers_;
-  std::vector<std::size_t> counts_;  // entries of each port number
+  std::vector<Member> members_;  // by number
+  std::vector<std::uint32_t> vacated_;
+  bool remembers_vacated_ = false;
+  std::atomic<bool> has_vacated_{false};
   Recent recent_[kRecent];
   std::uint32_t largest_ = 0;
   std::uint64_t evict_rounds_ = 0;
-  std::uint64_t hand_ = 0;
+  std::uint64_t hand_ = 0;  // a bucket
+  std::uint64_t lap_oldest_ = 0;
+  std::uint64_t rest_until_ = 0;
+  bool lap_found_ = false;
   Counters counters_;
 };
 
