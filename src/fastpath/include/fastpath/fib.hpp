@@ -300,8 +300,8 @@ class Fib {
   std::vector<Retired> retired_;
   std::size_t retired_bytes_ = 0;
   std::size_t replaced_bytes_ = 0;  // since the nodes moved last
-  fib::ShortRib short4_;  // lengths 0 to 16
-  fib::ShortRib short6_;  // lengths 0 to 24
+  fib::ShortRib short4_;            // lengths 0 to 16
+  fib::ShortRib short6_;            // lengths 0 to 24
   std::vector<Page> page_book_;
   std::vector<std::uint32_t> free_pages_;
   std::size_t page_capacity_ = 0;
