@@ -4,6 +4,7 @@
 import ipaddress
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cython.operator cimport dereference as deref
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -20,11 +21,10 @@ cimport numpy as cnp
 
 cnp.import_array()
 
-cdef extern from "<mutex>" namespace "std" nogil:
-    cdef cppclass mutex:
-        void lock()
-        cbool try_lock()
-        void unlock()
+cdef extern from "<string_view>" namespace "std" nogil:
+    cdef cppclass string_view:
+        const char* data() noexcept
+        size_t size() noexcept
 
 cdef extern from "fastpath/addresses.hpp" namespace "fastpath" nogil:
     cdef cppclass TextPrefix:
@@ -65,6 +65,10 @@ cdef extern from "fastpath/fib_view.hpp" namespace "fastpath::fib" nogil:
     const Kernels* kernels_for(Isa isa) noexcept
 
 cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
+    cdef cppclass Gate "fastpath::fib::Gate":
+        void lock()
+        cbool try_lock()
+        void unlock()
     cdef cppclass Route "fastpath::fib::Route":
         uint8_t address[16]
         uint32_t value
@@ -73,7 +77,7 @@ cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
     cdef cppclass Table "fastpath::Fib":
         Table() except +
         const View& view() noexcept
-        mutex& mutex()
+        Gate& gate()
         cbool insert(int family, const uint8_t* address, unsigned length, uint32_t value) except +
         cbool erase(int family, const uint8_t* address, unsigned length) except +
         optional[uint32_t] get(int family, const uint8_t* address, unsigned length)
@@ -91,7 +95,7 @@ cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
         Table* before() noexcept
         string saved(const string& extra) except +
         @staticmethod
-        unique_ptr[Table] open(uint8_t* contents, size_t size, shared_ptr[void] keeps, string& extra) except +
+        unique_ptr[Table] open(uint8_t* contents, size_t size, shared_ptr[void] keeps, string_view& extra) except +
         void lookup_many4(const Kernels& kernels, const uint32_t* addresses, uint32_t* out, size_t n,
                           uint32_t missing) noexcept
         void lookup_many6(const Kernels& kernels, const uint8_t* addresses, uint32_t* out, size_t n,
@@ -237,13 +241,24 @@ cdef class FibCore:
     cdef const Kernels* kernels
     cdef readonly bint strict
     cdef readonly bint plain
+    # Next hops by id, and ids by next hop. Snapshots share them: an id that a prefix may have keeps its next hop
+    # in these very objects, and clear() takes new ones.
     cdef list _values
-    cdef tuple _frozen  # what `values` gave last
     cdef dict _ids
+    cdef list spare  # ids without a next hop
+    cdef object _stored  # next hops in a file, instead of `_values`
+    cdef tuple _frozen  # what `values` gave last, or None
     cdef object _spread  # a Spread over the ids that it knew
+    cdef unsigned holders  # calls under way that have ids which no prefix need have
     cdef unsigned writes
     cdef unsigned long owner  # thread of the open transaction, which holds the lock until its end
+    cdef bint working  # the transaction's thread is within a call
+    cdef bint abandoned  # another thread ended the transaction meanwhile
     cdef readonly bint readonly
+    # As of the last write that is done.
+    cdef size_t size4
+    cdef size_t size6
+    cdef size_t held
 
     def __cinit__(self, *, strict=True, dtype=None, **_):
         self.table = make_unique[Table]()
@@ -258,11 +273,9 @@ cdef class FibCore:
             if not self.plain:
                 raise ValueError(f"dtype {dtype!r} is not supported: None or 'uint32' was expected")
         self._values = [None]
-        self._frozen = ()
         self._ids = {}
-        self.writes = 0
-        self.owner = 0
-        self.readonly = False
+        self.spare = []
+        self.publish_sizes()
 
     def _use(self, str isa):
         """Answer with the kernels of one instruction set from now on; False where there are none."""
@@ -331,64 +344,93 @@ cdef class FibCore:
             if not 0 <= value <= 0xFFFFFFFF:
                 raise ValueError(f"next hop {shown(value)} is not from 0 to 4294967295")
             return value
+        # Hashing and comparing may run Python code, which may come back here or let another thread do so. A next
+        # hop is hashed and compared by two calls of the dict, each of which counts as done at once.
         found = self._ids.get(value)
         if found is not None:
             return found
         if value is None:
             raise ValueError("next hop None means 'no entry' and cannot be stored")
-        cdef Py_ssize_t fresh = len(self._values)
-        if fresh >= 0xFFFFFFFE:
-            raise ValueError("too many distinct next hops: at most 4294967293")
-        self._values.append(value)
-        self._ids[value] = fresh
-        return <uint32_t>fresh
+        cdef Py_ssize_t fresh
+        if self.spare:
+            fresh = self.spare.pop()
+        else:
+            fresh = len(self._values)
+            if fresh >= 0xFFFFFFFE:
+                raise ValueError("too many distinct next hops: at most 4294967293")
+            self._values.append(None)
+        try:
+            found = self._ids.setdefault(value, fresh)
+        except BaseException:
+            self.spare.append(fresh)
+            raise
+        if found == fresh:
+            self._values[fresh] = value
+            self._frozen = None
+        else:
+            self.spare.append(fresh)
+        return found
 
     cdef inline object value_of(self, uint32_t leaf):
-        return leaf if self.plain else self._values[leaf]
+        return leaf if self.plain else hop_of(self.hops(), leaf)
 
-    # Writers queue without holding the GIL, so one that has released it can always go on. Threads that hold the
-    # transaction hold the lock already.
-    cdef inline int lock(self) except -1:
+    # Next hops by id, for a while without the lock; None where ids are the next hops.
+    cdef inline object hops(self):
+        if self.plain:
+            return None
+        return self._values if self._stored is None else self._stored
+
+    cdef inline int refuse_readonly(self) except -1:
         if self.readonly:
             raise TypeError("this table is read-only: a snapshot or an opened file")
-        self.lock_to_read()
         return 0
 
-    cdef inline void lock_to_read(self) noexcept:
-        cdef Table* table = self.table.get()
+    # Writers queue without holding the GIL, so one that has released it can always go on. The thread that holds the
+    # transaction holds the lock already.
+    cdef inline int lock(self) except -1:
+        self.refuse_readonly()
         if self.owner != 0 and self.owner == PyThread_get_thread_ident():
-            return
-        if not table.mutex().try_lock():
+            self.working = True
+        else:
+            self.wait()
+        return 0
+
+    cdef inline void wait(self) noexcept:
+        cdef Table* table = self.table.get()
+        if not table.gate().try_lock():
             with nogil:
-                table.mutex().lock()
+                table.gate().lock()
 
     cdef inline int unlock(self, bint collect) except -1:
         if self.owner != 0:
+            self.working = False
+            if self.abandoned:
+                self.finish(False)
             return 0
         try:
             self.writes += 1
             if collect or self.writes % COLLECT_EVERY == 0:
                 self.table.get().collect()
         finally:
-            self.table.get().mutex().unlock()
+            self.publish_sizes()
+            self.table.get().gate().unlock()
         return 0
 
-    cdef inline void unlock_to_read(self) noexcept:
-        if self.owner == 0:
-            self.table.get().mutex().unlock()
+    cdef inline void publish_sizes(self) noexcept:
+        cdef Table* table = self.table.get()
+        self.size4, self.size6, self.held = table.size(4), table.size(6), table.nbytes()
 
     # What answers about exact prefixes: during a transaction the table before it, which needs no lock.
     cdef inline Table* lock_exact(self) noexcept:
         cdef Table* before = self.table.get().before()
         if before != NULL:
             return before
-        self.lock_to_read()
-        before = self.table.get().before()
-        return before if before != NULL else self.table.get()
+        self.wait()
+        return self.table.get()
 
     cdef inline void unlock_exact(self, Table* asked) noexcept:
         if asked == self.table.get():
-            self.table.get().mutex().unlock()
+            self.table.get().gate().unlock()
 
     # --- transactions, snapshots, files ---
 
@@ -399,35 +441,42 @@ cdef class FibCore:
         try:
             self.table.get().begin()
         except BaseException:
-            self.table.get().mutex().unlock()
+            self.table.get().gate().unlock()
             raise
         self.owner = PyThread_get_thread_ident()
 
     def _end(self, bint commit):
-        if self.owner == 0 or self.owner != PyThread_get_thread_ident():
-            raise RuntimeError("this thread has no transaction open")
+        """End the transaction, whichever thread began it."""
+        if self.owner == 0:
+            raise RuntimeError("there is no transaction open")
+        if self.working:
+            self.abandoned = True
+            raise RuntimeError("the transaction's thread is changing the table: its changes will be forgotten")
+        self.finish(commit)
+
+    cdef int finish(self, bint commit) except -1:
         try:
             if commit:
                 self.table.get().commit()
             else:
                 self.table.get().rollback()
         finally:
+            self.abandoned = False
             self.owner = 0
             self.unlock(True)
+        return 0
 
     def snapshot(self):
-        cdef unique_ptr[Table] taken
+        cdef FibCore copy = type(self).__new__(type(self), strict=self.strict, dtype="uint32" if self.plain else None)
         cdef Table* table = self.lock_exact()
         try:
-            taken = table.snapshot()
+            copy.table = table.snapshot()
+            copy._values, copy._ids, copy.spare, copy._stored = self._values, self._ids, self.spare, self._stored
+            copy.kernels = self.kernels
+            copy.readonly = True
+            copy.publish_sizes()
         finally:
             self.unlock_exact(table)
-        cdef FibCore copy = type(self).__new__(type(self), strict=self.strict, dtype="uint32" if self.plain else None)
-        copy.table = move(taken)
-        copy.kernels = self.kernels
-        copy._values = self._values
-        copy._ids = self._ids
-        copy.readonly = True
         return copy
 
     def _saved(self, bytes extra):
@@ -443,23 +492,28 @@ cdef class FibCore:
     def _open(self, contents):
         """This fresh table with what a file holds, read in place; returns what `_saved` was given."""
         cdef cnp.ndarray array = np.frombuffer(contents, np.uint8)
-        cdef string extra
-        self.table = Table.open(<uint8_t*>cnp.PyArray_DATA(array), cnp.PyArray_DIM(array, 0), keep_object(array), extra)
+        cdef string_view extra
+        cdef const char* start = <const char*>cnp.PyArray_DATA(array)
+        self.table = Table.open(<uint8_t*>start, cnp.PyArray_DIM(array, 0), keep_object(array), extra)
+        self.publish_sizes()
         self.readonly = True
-        return <bytes>extra
+        return array[extra.data() - start:][:extra.size()]
 
-    def _adopt(self, bint strict, bint plain, values):
+    def _adopt(self, bint strict, bint plain, stored):
+        """What this opened table is, and its next hops, by id, that are made when they are asked for."""
         self.strict = strict
         self.plain = plain
-        self._take_values(values)
+        self._stored = stored
 
     # The next hops of another table by id.
     cdef int _take_values(self, values) except -1:
         values = list(values)
         if not values or values[0] is not None or any(value is None for value in values[1:]):
             raise ValueError("expected next hops by id: None for id 0, and for no other")
-        self._values = values
-        self._ids = {value: i for i, value in enumerate(values) if i}
+        ids = {value: i for i, value in enumerate(values) if i}
+        if len(ids) != len(values) - 1:
+            raise ValueError("expected next hops by id: no two of them equal")
+        self._values, self._ids = values, ids
         return 0
 
     # --- exact prefixes ---
@@ -480,13 +534,20 @@ cdef class FibCore:
         Cost: about a third of a microsecond for another next hop, one or two for a new prefix.
         """
         cdef uint8_t[16] address
-        cdef int named = self.prefix_of(prefix, address)
-        cdef uint32_t value = self.id_of(next_hop)
-        self.lock()
+        cdef int named
+        cdef uint32_t value
+        self.refuse_readonly()
+        named = self.prefix_of(prefix, address)
+        self.holders += 1
         try:
-            self.table.get().insert(named >> 8, address, named & 0xFF, value)
+            value = self.id_of(next_hop)
+            self.lock()
+            try:
+                self.table.get().insert(named >> 8, address, named & 0xFF, value)
+            finally:
+                self.unlock(False)
         finally:
-            self.unlock(False)
+            self.holders -= 1
 
     def delete(self, prefix):
         """Delete a prefix.
@@ -530,10 +591,13 @@ cdef class FibCore:
         return self.value_of(found.value()) if found.has_value() else default
 
     def clear(self):
-        """Delete every prefix. Ids keep their meaning."""
+        """Delete every prefix, and (outside of a transaction) forget the next hops: ids begin again with 1."""
         self.lock()
         try:
             self.table.get().clear()
+            if self.owner == 0 and self.holders == 0:
+                forgotten = self._values, self._ids, self.spare, self._frozen, self._spread
+                self._values, self._ids, self.spare, self._frozen, self._spread = [None], {}, [], None, None
         finally:
             self.unlock(True)
 
@@ -541,7 +605,7 @@ cdef class FibCore:
 
     cdef void routes_of_arrays(self, cnp.ndarray addresses, cnp.ndarray lengths, vector[Route]& routes) except *:
         cdef int family = 0
-        if addresses.dtype == np.uint32 and addresses.ndim == 1:
+        if addresses.dtype.newbyteorder("=") == np.uint32 and addresses.ndim == 1:
             family = 4
         elif addresses.dtype == np.uint8 and addresses.ndim == 2 and addresses.shape[1] == 16:
             family = 6
@@ -549,10 +613,10 @@ cdef class FibCore:
             raise TypeError(f"expected addresses uint32[n] or uint8[n,16], not {described(addresses)}")
         if lengths.dtype != np.uint8 or lengths.ndim != 1:
             raise TypeError(f"expected prefix lengths uint8[n], not {described(lengths)}")
-        if len(addresses) != len(lengths):
-            raise ValueError(f"{len(addresses)} addresses with {len(lengths)} prefix lengths")
-        cdef cnp.ndarray packed = np.ascontiguousarray(addresses)
+        cdef cnp.ndarray packed = np.ascontiguousarray(addresses, dtype=np.uint32 if family == 4 else np.uint8)
         cdef cnp.ndarray bits = np.ascontiguousarray(lengths)
+        if cnp.PyArray_DIM(packed, 0) != cnp.PyArray_DIM(bits, 0):
+            raise ValueError(f"{len(addresses)} addresses with {len(lengths)} prefix lengths")
         cdef const uint8_t* source = <const uint8_t*>cnp.PyArray_DATA(packed)
         cdef const uint8_t* length = <const uint8_t*>cnp.PyArray_DATA(bits)
         cdef Py_ssize_t n = cnp.PyArray_DIM(bits, 0)
@@ -568,23 +632,23 @@ cdef class FibCore:
                     to_network((<const uint32_t*>source)[row], route.address)
                 else:
                     memcpy(route.address, source + 16 * row, 16)
-                if length[row] > width:
+                route.length = length[row]  # once: another thread may write to the array
+                if route.length > width:
                     problem = 1
                     break
-                if host_bits_set(route.address, width, length[row]):
+                if host_bits_set(route.address, width, route.length):
                     if strict:
                         problem = 2
                         break
-                    mask_host_bits(route.address, width, length[row])
-                route.length = length[row]
+                    mask_host_bits(route.address, width, route.length)
                 route.family = <uint8_t>family
                 route.value = 0
                 routes.push_back(route)
         if problem == 1:
-            raise ValueError(f"row {row}: prefix length {length[row]} is not from 0 to {width}")
+            raise ValueError(f"row {row}: prefix length {route.length} is not from 0 to {width}")
         if problem == 2:
             raise ValueError(
-                f"row {row}: {network_of(route, length[row], family)} has host bits set "
+                f"row {row}: {network_of(route, route.length, family)} has host bits set "
                 "(Fib(strict=False) masks them)"
             )
 
@@ -622,7 +686,7 @@ cdef class FibCore:
             try:
                 named = self.prefix_of(prefix, route.address)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"row {row}: {error}") from None
+                raise in_row(row, error) from error
             route.family = <uint8_t>(named >> 8)
             route.length = <uint8_t>(named & 0xFF)
             route.value = 0
@@ -658,58 +722,57 @@ cdef class FibCore:
         for a few into a large one.
         """
         cdef vector[Route] routes
-        cdef Py_ssize_t row = 0
-        cdef cnp.ndarray array
-        cdef const uint32_t* values
-        cdef Table* table = self.table.get()
+        self.refuse_readonly()
         self.routes_of(prefixes, routes)
         if isinstance(next_hops, (str, bytes)):
             raise TypeError(f"expected a sequence of next hops or uint32[n], not {type(next_hops).__name__}")
-        if not isinstance(next_hops, (list, tuple, np.ndarray)):
-            next_hops = columns().array_of(next_hops) if columns().is_column(next_hops) else list(next_hops)
-        if <size_t>len(next_hops) != routes.size():
-            raise ValueError(f"{routes.size()} prefixes with {len(next_hops)} next hops")
-        if isinstance(next_hops, np.ndarray):
+        if columns().is_column(next_hops):
+            next_hops = columns().array_of(next_hops)
             if next_hops.ndim != 1:
                 raise ValueError(f"expected next hops uint32[n], not {described(next_hops)}")
-            if self.plain and next_hops.dtype != np.uint32:
+            if self.plain and next_hops.dtype.newbyteorder("=") != np.uint32:
                 raise TypeError(f"expected next hops uint32[n], not {described(next_hops)}")
-        if self.plain and isinstance(next_hops, np.ndarray):
-            array = np.ascontiguousarray(next_hops)
-            values = <const uint32_t*>cnp.PyArray_DATA(array)
-            for row in range(<Py_ssize_t>routes.size()):
-                routes[row].value = values[row]
-        else:
-            if isinstance(next_hops, np.ndarray):
-                next_hops = next_hops.tolist()
-            for next_hop in next_hops:
-                try:
-                    routes[row].value = self.id_of(next_hop)
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"row {row}: {error}") from None
-                row += 1
-        self.lock()
-        try:
-            with nogil:
-                table.insert_many(routes)
-        finally:
-            self.unlock(True)
+            next_hops = np.ascontiguousarray(next_hops, dtype=np.uint32) if self.plain else next_hops.tolist()
+        if not isinstance(next_hops, np.ndarray):
+            next_hops = tuple(next_hops)  # a list may change while its next hops are hashed
+        if <size_t>len(next_hops) != routes.size():
+            raise ValueError(f"{routes.size()} prefixes with {len(next_hops)} next hops")
+        self.insert_routes(routes, next_hops)
         return routes.size()
+
+    # `hops` is uint32[n] or a tuple of n.
+    cdef int insert_routes(self, vector[Route]& routes, object hops) except -1:
+        cdef Table* table = self.table.get()
+        cdef const uint32_t* values
+        cdef size_t row = 0
+        self.holders += 1
+        try:
+            if isinstance(hops, tuple):
+                for hop in hops:
+                    try:
+                        routes[row].value = self.id_of(hop)
+                    except (TypeError, ValueError) as error:
+                        raise in_row(row, error) from error
+                    row += 1
+            else:
+                values = <const uint32_t*>cnp.PyArray_DATA(hops)
+                for row in range(routes.size()):
+                    routes[row].value = values[row]
+            self.lock()
+            try:
+                with nogil:
+                    table.insert_many(routes)
+            finally:
+                self.unlock(True)
+        finally:
+            self.holders -= 1
+        return 0
 
     def _insert_numbered(self, bytes text):
         """`insert_many` of a text whose prefixes have the next hops 1, 2, 3 ..."""
         cdef vector[Route] routes
-        cdef size_t row
-        cdef Table* table = self.table.get()
         self.routes_of_text(text, routes)
-        for row in range(routes.size()):
-            routes[row].value = self.id_of(row + 1)
-        self.lock()
-        try:
-            with nogil:
-                table.insert_many(routes)
-        finally:
-            self.unlock(True)
+        self.insert_routes(routes, tuple(range(1, routes.size() + 1)))
 
     def delete_many(self, prefixes):
         """Delete those of many prefixes that are in the table.
@@ -727,6 +790,7 @@ cdef class FibCore:
         cdef vector[Route] routes
         cdef size_t i, removed = 0
         cdef Table* table = self.table.get()
+        self.refuse_readonly()
         self.routes_of(prefixes, routes)
         self.lock()
         try:
@@ -757,9 +821,10 @@ cdef class FibCore:
         Cost: 40 to 70 ns on a full Internet table. Never waits.
         """
         cdef uint8_t[16] bits
-        cdef const View* view = &self.table.get().view()
         cdef uint32_t leaf
-        if address_of(address, bits) == 4:
+        cdef int family = address_of(address, bits)
+        cdef const View* view = &self.table.get().view()  # no Python code from here on: a writer could free it
+        if family == 4:
             leaf = self.kernels.lookup4(deref(view), from_network(bits))
         else:
             leaf = self.kernels.lookup6(deref(view), bits)
@@ -776,22 +841,23 @@ cdef class FibCore:
             As for :meth:`lookup`.
         """
         cdef uint8_t[16] bits
-        cdef const View* view = &self.table.get().view()
         cdef Match found
         cdef Route route
         cdef int family = address_of(address, bits)
+        cdef const View* view = &self.table.get().view()  # no Python code from here on: a writer could free it
         if family == 4:
             found = self.kernels.match4(deref(view), from_network(bits))
         else:
             found = self.kernels.match6(deref(view), bits)
         if found.leaf == view.none:
             return None
+        hop = self.value_of(found.leaf)
         mask_host_bits(bits, 32 if family == 4 else 128, found.length)
         memcpy(route.address, bits, 16)
-        return network_of(route, found.length, family), self.value_of(found.leaf)
+        return network_of(route, found.length, family), hop
 
     cdef cnp.ndarray checked_addresses(self, object addresses):
-        cdef int kind = cnp.PyArray_TYPE(addresses) if isinstance(addresses, cnp.ndarray) else -1
+        cdef int kind = cnp.PyArray_TYPE(addresses) if type(addresses) is cnp.ndarray else -1
         if kind != cnp.NPY_UINT32 and kind != cnp.NPY_UINT8:
             if not columns().is_column(addresses):
                 raise TypeError(f"expected addresses as uint32[n] or uint8[n,16], not {described(addresses)}")
@@ -860,14 +926,28 @@ cdef class FibCore:
             if overlap(array, result):
                 array = array.copy()
         cdef uint32_t missing = checked_default(default)
-        if hashes is not None:
-            missing = 0
-            if isinstance(hashes, cnp.ndarray) and np.may_share_memory(hashes, result):
-                hashes = hashes.copy()
-        cdef const void* source = cnp.PyArray_DATA(array)
+        if hashes is None:
+            self.look_up(array, result, missing)
+            return result
+        hashes = self.checked_hashes(hashes, n)
+        if np.may_share_memory(hashes, result):
+            hashes = hashes.copy()
+        self.holders += 1
+        try:
+            self.look_up(array, result, 0)
+            absent = result == 0
+            result[:] = self.spread().chosen(result, hashes)
+            result[absent] = missing
+        finally:
+            self.holders -= 1
+        return result
+
+    cdef int look_up(self, cnp.ndarray addresses, cnp.ndarray result, uint32_t missing) except -1:
+        cdef const void* source = cnp.PyArray_DATA(addresses)
         cdef uint32_t* target = <uint32_t*>cnp.PyArray_DATA(result)
+        cdef cnp.npy_intp n = cnp.PyArray_DIM(addresses, 0)
         cdef Table* table = self.table.get()
-        cdef bint v4 = cnp.PyArray_NDIM(array) == 1
+        cdef bint v4 = cnp.PyArray_NDIM(addresses) == 1
         if n < RELEASE_GIL_FROM:
             # Nothing is freed while the GIL is held.
             if v4:
@@ -880,30 +960,31 @@ cdef class FibCore:
                     table.lookup_many4(deref(self.kernels), <const uint32_t*>source, target, n, missing)
                 else:
                     table.lookup_many6(deref(self.kernels), <const uint8_t*>source, target, n, missing)
-        if hashes is not None:
-            self.spread(result, hashes, default)
-        return result
+        return 0
 
-    # Replaces ids of groups by those of chosen members.
-    cdef int spread(self, cnp.ndarray ids, object hashes, object default) except -1:
+    cdef object checked_hashes(self, object hashes, Py_ssize_t n):
         if self.plain:
             raise TypeError("a table of integers (dtype='uint32') has no next-hop groups to choose from")
         if columns().is_column(hashes):
             hashes = columns().array_of(hashes)
-        if not isinstance(hashes, np.ndarray) or hashes.dtype != np.uint64:
-            raise TypeError(f"expected hashes as uint64[{len(ids)}], not {described(hashes)}")
-        if hashes.ndim != 1 or len(hashes) != len(ids):
-            raise ValueError(f"expected hashes as uint64[{len(ids)}], not {described(hashes)}")
-        if self._spread is None or self._spread.known < len(self._values):
+        if not isinstance(hashes, np.ndarray) or hashes.dtype.newbyteorder("=") != np.uint64:
+            raise TypeError(f"expected hashes as uint64[{n}], not {described(hashes)}")
+        if hashes.ndim != 1 or len(hashes) != n:
+            raise ValueError(f"expected hashes as uint64[{n}], not {described(hashes)}")
+        return hashes
+
+    # A Spread that knows every id that a prefix has by now.
+    cdef object spread(self):
+        found = self._spread
+        if found is None or found.known < len(self.hops()):
             from fastpath.tables.next_hop_group import Spread
 
             # Members become known by and by; a second time knows them all.
             Spread(self.values, self._intern)
-            self._spread = Spread(self.values, self._intern)
-        missing = ids == 0
-        ids[:] = self._spread.chosen(ids, hashes)
-        ids[missing] = default
-        return 0
+            found = Spread(self.values, self._intern)
+            if self._spread is None or self._spread.known < found.known:
+                self._spread = found
+        return found
 
     def _intern(self, value):
         """The id of a next hop, from now on."""
@@ -940,17 +1021,16 @@ cdef class FibCore:
 
     # --- reading back ---
 
-    cdef vector[Route] routes_below(self, int family, const uint8_t* address, unsigned length) except *:
-        cdef vector[Route] routes
+    # These fill `routes` and return the next hops by id.
+    cdef object routes_below(self, int family, const uint8_t* address, unsigned length, vector[Route]& routes):
         cdef Table* table = self.lock_exact()
         try:
             routes = table.routes(family, address, length)
+            return self.hops()
         finally:
             self.unlock_exact(table)
-        return routes
 
-    cdef vector[Route] routes_above(self, int family, const uint8_t* address, unsigned most) except *:
-        cdef vector[Route] routes
+    cdef object routes_above(self, int family, const uint8_t* address, unsigned most, vector[Route]& routes):
         cdef Route route
         cdef optional[uint32_t] found
         cdef unsigned length
@@ -963,54 +1043,75 @@ cdef class FibCore:
                 if found.has_value():
                     route.family, route.length, route.value = <uint8_t>family, <uint8_t>length, found.value()
                     routes.push_back(route)
+            return self.hops()
         finally:
             self.unlock_exact(table)
-        return routes
 
-    cdef list listed(self, int family, const vector[Route]& routes):
-        cdef size_t i
-        return [
-            (network_of(routes[i], routes[i].length, family), self.value_of(routes[i].value))
-            for i in range(routes.size())
-        ]
+    # Both families as of one moment; returns the next hops of then by id.
+    cdef object all_routes(self, vector[Route]& four, vector[Route]& six, bint aggregated):
+        cdef uint8_t[16] zero = [0] * 16
+        cdef Table* table = self.lock_exact()
+        try:
+            if aggregated:
+                four, six = table.aggregated(4), table.aggregated(6)
+            else:
+                four, six = table.routes(4, zero, 0), table.routes(6, zero, 0)
+            return self.hops()
+        finally:
+            self.unlock_exact(table)
 
     def _items(self):
-        cdef uint8_t[16] zero = [0] * 16
-        return self.listed(4, self.routes_below(4, zero, 0)) + self.listed(6, self.routes_below(6, zero, 0))
+        cdef vector[Route] four, six
+        hops = self.all_routes(four, six, False)
+        return listed(4, four, hops) + listed(6, six, hops)
+
+    def _networks(self):
+        cdef vector[Route] four, six
+        cdef size_t i
+        self.all_routes(four, six, False)
+        networks = [network_of(four[i], four[i].length, 4) for i in range(four.size())]
+        networks += [network_of(six[i], six[i].length, 6) for i in range(six.size())]
+        return networks
+
+    def _cut(self, bint aggregated=False):
+        """The table as of one moment: the arrays of both families, in address order, and the next hops by id."""
+        cdef vector[Route] four, six
+        hops = self.all_routes(four, six, aggregated)
+        return (arrays_of(4, four), arrays_of(6, six)), hops
 
     def _covered(self, prefix):
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
-        return self.listed(named >> 8, self.routes_below(named >> 8, address, named & 0xFF))
+        cdef vector[Route] routes
+        hops = self.routes_below(named >> 8, address, named & 0xFF, routes)
+        return listed(named >> 8, routes, hops)
 
     def _covered_arrays(self, prefix):
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
-        return arrays_of(named >> 8, self.routes_below(named >> 8, address, named & 0xFF))
+        cdef vector[Route] routes
+        self.routes_below(named >> 8, address, named & 0xFF, routes)
+        return arrays_of(named >> 8, routes)
 
     def _covering(self, prefix):
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
-        return self.listed(named >> 8, self.routes_above(named >> 8, address, named & 0xFF))
+        cdef vector[Route] routes
+        hops = self.routes_above(named >> 8, address, named & 0xFF, routes)
+        return listed(named >> 8, routes, hops)
 
     def _covering_arrays(self, prefix):
         cdef uint8_t[16] address
         cdef int named = self.prefix_of(prefix, address)
-        return arrays_of(named >> 8, self.routes_above(named >> 8, address, named & 0xFF))
+        cdef vector[Route] routes
+        self.routes_above(named >> 8, address, named & 0xFF, routes)
+        return arrays_of(named >> 8, routes)
 
     def _arrays(self, int family):
         """Addresses, lengths and ids of one family, in address order."""
         cdef uint8_t[16] zero = [0] * 16
-        return arrays_of(family, self.routes_below(family, zero, 0))
-
-    def _aggregated(self, int family):
-        """As `_arrays`, of the fewest prefixes with the same answers."""
         cdef vector[Route] routes
-        cdef Table* table = self.lock_exact()
-        try:
-            routes = table.aggregated(family)
-        finally:
-            self.unlock_exact(table)
+        self.routes_below(family, zero, 0, routes)
         return arrays_of(family, routes)
 
     def _restore(self, families, values):
@@ -1025,14 +1126,17 @@ cdef class FibCore:
         for addresses, lengths, leaves in families:
             part.clear()
             self.routes_of_arrays(addresses, lengths, part)
-            ids = np.ascontiguousarray(leaves, dtype=np.uint32)
-            if <size_t>len(ids) != part.size():
-                raise ValueError(f"{part.size()} prefixes with {len(ids)} ids")
-            if not self.plain and len(ids) and not 0 < ids.min() <= ids.max() < len(self._values):
-                wrong = ids.max() if ids.min() else 0
-                raise ValueError(f"id {wrong} has no value: ids from 1 to {len(self._values) - 1} were expected")
+            if not isinstance(leaves, np.ndarray) or leaves.dtype != np.uint32:
+                raise TypeError(f"expected ids uint32[n], not {described(leaves)}")
+            ids = np.ascontiguousarray(leaves)
+            if cnp.PyArray_NDIM(ids) != 1 or <size_t>cnp.PyArray_DIM(ids, 0) != part.size():
+                raise ValueError(f"{part.size()} prefixes with ids {described(ids)}")
             for i in range(part.size()):
                 part[i].value = (<uint32_t*>cnp.PyArray_DATA(ids))[i]
+                if not self.plain and not 0 < part[i].value < <size_t>len(self._values):
+                    raise ValueError(
+                        f"id {part[i].value} has no value: ids from 1 to {len(self._values) - 1} were expected"
+                    )
             routes.insert(routes.end(), part.begin(), part.end())
         self.lock()
         try:
@@ -1041,30 +1145,50 @@ cdef class FibCore:
             self.unlock(True)
 
     def __len__(self):
-        cdef Table* table = self.stable()
-        return table.size(4) + table.size(6)
+        return self.size4 + self.size6
 
     def _sizes(self):
-        cdef Table* table = self.stable()
-        return table.size(4), table.size(6)
+        return self.size4, self.size6
 
-    cdef inline Table* stable(self) noexcept:
-        cdef Table* before = self.table.get().before()
-        return self.table.get() if before == NULL else before
+    @property
+    def nbytes(self):
+        """Bytes that the compiled side holds."""
+        return self.held
 
     @property
     def values(self):
         """The next hops by id, ``values[0]`` being None; None with dtype="uint32"."""
         if self.plain:
             return None
-        if len(self._frozen) != len(self._values):
-            self._frozen = tuple(self._values)
-        return self._frozen
+        stored = self._stored
+        if stored is not None:
+            self._values = list(stored)
+            self._stored = None
+        frozen = self._frozen
+        if frozen is None or len(frozen) != len(self._values):
+            self._frozen = frozen = tuple(self._values)
+        return frozen
 
-    @property
-    def nbytes(self):
-        """Bytes that the compiled side holds."""
-        return self.table.get().nbytes()
+
+cdef inline object hop_of(object hops, uint32_t number):
+    if type(hops) is list:
+        # A check of its own: bounds are not looked at elsewhere.
+        if <Py_ssize_t>number >= PyList_GET_SIZE(hops):
+            raise IndexError(f"next hop {number} of {PyList_GET_SIZE(hops)}")
+        return (<list>hops)[number]
+    return number if hops is None else hops[number]
+
+
+cdef list listed(int family, const vector[Route]& routes, object hops):
+    cdef size_t i
+    return [
+        (network_of(routes[i], routes[i].length, family), hop_of(hops, routes[i].value)) for i in range(routes.size())
+    ]
+
+
+# The same kind of error with its row in front.
+cdef object in_row(size_t row, object error):
+    return (TypeError if isinstance(error, TypeError) else ValueError)(f"row {row}: {error}")
 
 
 cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:

@@ -58,7 +58,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::shared_ptr<std::uint8_t> copy(
       static_cast<std::uint8_t*>(std::aligned_alloc(64, (size + 63) / 64 * 64 + 64)), std::free);
   std::memcpy(copy.get(), data, size);
-  std::string extra;
+  std::string_view extra;
   try {
     const std::unique_ptr<Fib> table = Fib::open(copy.get(), size, copy, extra);
     CHECK(table->size(4) + table->size(6) == 0);

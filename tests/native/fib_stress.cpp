@@ -108,7 +108,7 @@ int main() {
     there[i] = !there[i];
   };
   for (int step = 0; step < 800; ++step) {
-    const std::lock_guard<std::mutex> lock(fib.mutex());
+    const std::lock_guard lock(fib.gate());
     const unsigned kind = random() % 100;
     if (kind == 0) {
       fib.insert_many(routes);

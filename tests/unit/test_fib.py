@@ -314,7 +314,7 @@ def test_huge_integers_are_named_by_their_size() -> None:
 
 
 def test_a_pickle_made_by_hand_brings_in_no_missing_next_hop() -> None:
-    rebuild, (strict, plain, _, _) = Fib().__reduce__()
+    rebuild, (strict, plain, *_), _ = Fib().__reduce__()
     prefixes = np.array([10 << 24], np.uint32), np.array([8], np.uint8)
     nothing = np.empty((0, 16), np.uint8), np.empty(0, np.uint8), np.empty(0, np.uint32)
 

@@ -94,9 +94,12 @@ def _rows_of_16(column: Any) -> NDArray[np.uint8]:
 
 
 def _refuse_nulls(column: Any) -> None:
-    if isinstance(column, np.ndarray):
+    if isinstance(column, np.ma.MaskedArray):
+        count: Any = int(np.sum(np.asarray(column.mask)))
+    elif isinstance(column, np.ndarray):
         return
-    count = getattr(column, "null_count", None)  # pyarrow: a number; polars: a method
+    else:
+        count = getattr(column, "null_count", None)  # pyarrow: a number; polars: a method
     if callable(count):
         count = count()
     if count is None and hasattr(column, "isna"):  # pandas

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from fastpath._fib import FibCore
 from fastpath.errors import StoreError
-from fastpath.tables.fib_file import describe, described, lines_of, mapped, unpacked, write_whole
+from fastpath.tables.fib_file import (
+    changes_of,
+    describe,
+    described,
+    integer_hop,
+    lines_of,
+    mapped,
+    unpacked,
+    write_whole,
+)
 from fastpath.tables.mrt import is_mrt
 from fastpath.tables.mrt import routes_of as routes_of_mrt
 
@@ -23,6 +32,7 @@ Prefix = str | Network | tuple[Address, int] | Address
 
 # Addresses, prefix lengths and ids of prefixes of one family.
 Prefixes = tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.uint32]]
+Families = tuple[Prefixes, Prefixes]
 
 __all__ = ["ArrayDiff", "Diff", "Fib"]
 
@@ -57,6 +67,60 @@ def _network(addresses: NDArray[Any], lengths: NDArray[np.uint8], row: int) -> N
     return ipaddress.IPv6Network((addresses[row].tobytes(), int(lengths[row])))
 
 
+def _compact(families: Families, hops: Any) -> tuple[Families, list[Any] | None]:
+    """The same with next hops in use alone, numbered anew where others were among them."""
+    if hops is None:
+        return families, None
+    used = np.zeros(len(hops), bool)
+    for part in families:
+        used[part[2]] = True
+    values = [None, *map(hops.__getitem__, np.flatnonzero(used).tolist())]
+    if used[1 : len(values)].all():
+        return families, values
+    fresh = np.cumsum(used, dtype=np.uint32)
+    four, six = ((addresses, lengths, fresh[ids]) for addresses, lengths, ids in families)
+    return (four, six), values
+
+
+def _hop(hops: Any, number: int) -> Any:
+    return number if hops is None else hops[number]
+
+
+def _numbered(ids: NDArray[np.uint32], hops: Any, others: NDArray[np.uint32], other: Any) -> NDArray[Any]:
+    """Numbers for the ids of one table that are equal to ids of another where the next hops are."""
+    if hops is other:
+        return ids
+    distinct, rows = np.unique(ids, return_inverse=True)
+    mine = [_hop(hops, number) for number in distinct.tolist()]
+    if other is None:
+        numbers = [hop if isinstance(hop, int) and 0 <= hop < 2**32 else -1 for hop in mine]
+    else:
+        known = {other[number]: number for number in np.unique(others).tolist()}
+        numbers = [known.get(hop, -1) for hop in mine]
+    return np.array(numbers, np.int64)[rows]
+
+
+def _compared(here: Prefixes, hops: Any, there: Prefixes, other: Any) -> ArrayDiff:
+    """Of one family of two tables what makes the one into the other."""
+    mine, theirs = _keys(*here[:2]), _keys(*there[:2])
+    _, left, right = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+    gone, new = np.ones(len(mine), bool), np.ones(len(theirs), bool)
+    gone[left] = False
+    new[right] = False
+    differ = _numbered(here[2], hops, there[2], other)[left] != there[2][right]
+    left, right = left[differ], right[differ]
+    return ArrayDiff(
+        (there[0][new], there[1][new], there[2][new]),
+        (here[0][gone], here[1][gone], here[2][gone]),
+        (here[0][left], here[1][left], here[2][left], there[2][right]),
+    )
+
+
+def _checked_family(family: object) -> None:
+    if family not in (4, 6):
+        raise ValueError(f"family {family!r}: 4 or 6 was expected")
+
+
 def _checked(other: object) -> None:
     if not isinstance(other, Fib):
         raise TypeError(f"expected a Fib, not {type(other).__name__}")
@@ -88,7 +152,9 @@ class Fib(FibCore):
     and each address is answered as before or as after a write.
 
     Memory: about 7.7 bytes a prefix for a full IPv4 Internet table with distinct next hops. An object that
-    was a next hop keeps its id, and is kept, as long as the table is; dtype="uint32" keeps nothing.
+    was a next hop keeps its id, and is kept, until the table is cleared (outside of a transaction), which
+    begins with id 1 again; copies, pickles and files have those in use alone, numbered anew where others were
+    among them. dtype="uint32" keeps nothing.
 
     Source: intervals and ranks per node of 8 address bits, after Zec, Rizzo and Mikuc, "DXR: towards a
     billion routing lookups per second in software" (CCR 2012) and Asai and Ohara, "Poptrie" (SIGCOMM 2015).
@@ -136,8 +202,7 @@ class Fib(FibCore):
         return self.get(key, missing) is not missing
 
     def __iter__(self) -> Iterator[Network]:
-        for network, _ in self._items():
-            yield network
+        return iter(self._networks())
 
     def keys(self) -> Iterator[Network]:
         """Prefixes as networks, IPv4 first, by address and then shortest first; as of the call."""
@@ -174,8 +239,7 @@ class Fib(FibCore):
         Cost: about 20 nanoseconds a prefix.
 
         """
-        if family not in (4, 6):
-            raise ValueError(f"family {family!r}: 4 or 6 was expected")
+        _checked_family(family)
         return self._arrays(family)
 
     def covering_arrays(self, prefix_or_address: Prefix) -> Prefixes:
@@ -194,10 +258,12 @@ class Fib(FibCore):
     def children(self, prefix: Prefix) -> Iterator[tuple[Network, Any]]:
         """Prefixes within this one that no other one of them contains, in address order, with next hops."""
         end = -1
+        found = []
         for network, next_hop in self._covered(prefix):
             if network.prefixlen > self._length(prefix) and int(network.network_address) > end:
                 end = int(network.broadcast_address)
-                yield network, next_hop
+                found.append((network, next_hop))
+        return iter(found)
 
     @staticmethod
     def _length(prefix: Prefix) -> int:
@@ -256,16 +322,28 @@ class Fib(FibCore):
             The file cannot be written; an older file of that name is then unchanged.
         TypeError
             A next hop is not a str, int, float, bool, bytes, tuple or ipaddress object (pickle keeps any).
+        ValueError
+            A next hop is a tuple of tuples of tuples, too many for one another.
 
         """
-        write_whole(path, self._saved(describe(self.strict, self.plain, self.values)))
+        now = self.snapshot()
+        highest = 0
+        if not self.plain:
+            families, hops = now._cut()
+            _, values = _compact(families, hops)
+            if len(values or ()) < len(hops):
+                now = now.copy()
+            highest = len(values or ()) - 1
+        write_whole(path, now._saved(describe(self.strict, self.plain, now.values, highest)))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Fib:
         """Return a saved table, read-only, ready at once: read in place, its memory shared by processes.
 
         As long as it is open, the file may be replaced or deleted (:meth:`save` replaces it), but not
-        written into.
+        written into. Open only files that you trust: the checksum finds accidents, and a file that was made
+        to deceive can make the process read what it should not, and end it. Next hops are read when they are
+        first asked for; one that cannot be read raises ``StoreError`` then.
 
         Raises
         ------
@@ -277,7 +355,7 @@ class Fib(FibCore):
         try:
             extra = fib._open(mapped(path))
             fib._adopt(*described(extra))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(f"cannot open {os.fspath(path)!r}: {error}") from error
         return fib
 
@@ -308,7 +386,9 @@ class Fib(FibCore):
             The file cannot be read, or is a dump that is damaged, or that mrtparse does not read: one with
             IPv4 routes whose next hop is an IPv6 address (RFC 8950).
         ValueError
-            A line is no prefix, or only some of the lines have next hops; the dump has no route of the peer.
+            A line is no prefix, or only some of the lines have next hops; the text has next hops of its own,
+            and others were given; with dtype="uint32" one is not from 0 to 2**32 - 1; the dump has no route
+            of the peer.
         NotSupported
             The file is a dump, and the extra is not installed.
 
@@ -335,10 +415,17 @@ class Fib(FibCore):
             else:
                 fib.insert_many(text, next_hops)
         except ValueError:
-            prefixes, hops = lines_of(text, path)
+            prefixes, lines, hops = lines_of(text, path)
             if hops is None:
                 raise
-            fib.insert_many(prefixes, [int(hop) for hop in hops] if fib.plain else hops)
+            if next_hops is not None:
+                raise ValueError(
+                    f"{os.fspath(path)!r} has next hops of its own, and others were given too"
+                ) from None
+            if fib.plain:
+                fib.insert_many(prefixes, list(map(integer_hop, hops, lines)))
+            else:
+                fib.insert_many(prefixes, hops)
         return fib
 
     def update_from(self, changes: str | bytes) -> tuple[int, int]:
@@ -358,24 +445,21 @@ class Fib(FibCore):
         """
         if not isinstance(changes, (str, bytes)):
             raise TypeError(f"expected changes as str or bytes, not {type(changes).__name__}")
-        text = changes.decode() if isinstance(changes, bytes) else changes
         inserted = deleted = 0
         with self.transaction():
-            for number, line in enumerate(text.splitlines(), 1):
-                words = line.split(None, 2)
-                if not words or words[0].startswith("#"):
-                    continue
+            for number, prefix, hop in changes_of(changes):
                 try:
-                    if words[0] == "+" and len(words) == 3:
-                        self.insert(words[1], int(words[2]) if self.plain else words[2])
-                        inserted += 1
-                    elif words[0] == "-" and len(words) == 2:
-                        self.delete(words[1])
+                    if hop is None:
+                        self.delete(prefix)
                         deleted += 1
                     else:
-                        raise ValueError(f"{line!r} is neither '+ PREFIX NEXT_HOP' nor '- PREFIX'")
+                        self.insert(prefix, integer_hop(hop, number) if self.plain else hop)
+                        inserted += 1
                 except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from None
+                    told = str(error)
+                    raise ValueError(
+                        told if told.startswith("line ") else f"line {number}: {told}"
+                    ) from error
         return inserted, deleted
 
     # --- two tables ---
@@ -383,9 +467,10 @@ class Fib(FibCore):
     def overlaps(self, other: Fib) -> bool:
         """Whether some address matches in both tables."""
         _checked(other)
+        here, there = self.snapshot(), other.snapshot()
         return any(
             one._holds_any(two.to_arrays(family)[0])
-            for one, two in ((self, other), (other, self))
+            for one, two in ((here, there), (there, here))
             for family in (4, 6)
         )
 
@@ -399,11 +484,9 @@ class Fib(FibCore):
         both = self.copy()
         if self.plain != other.plain:
             raise TypeError("one table holds integers (dtype='uint32') and the other objects")
-        for family in (4, 6):
-            addresses, lengths, ids = other._arrays(family)
-            both.insert_many(
-                (addresses, lengths), ids if other.plain else [other.values[i] for i in ids.tolist()]
-            )
+        families, hops = other._cut()
+        for addresses, lengths, ids in families:
+            both.insert_many((addresses, lengths), ids if hops is None else [hops[i] for i in ids.tolist()])
         return both
 
     def diff(self, other: Fib) -> Diff:
@@ -418,22 +501,27 @@ class Fib(FibCore):
         """
         _checked(other)
         changes = Diff([], [], [])
-        for family in (4, 6):
-            parts = self.diff_arrays(other, family)
-            for rows, source, listed in (
-                (parts.added, other, changes.added),
-                (parts.removed, self, changes.removed),
+        (here, mine), (there, theirs) = self._cuts(other)
+        for parts in (_compared(here[i], mine, there[i], theirs) for i in (0, 1)):
+            for rows, hops, listed in (
+                (parts.added, theirs, changes.added),
+                (parts.removed, mine, changes.removed),
             ):
                 addresses, lengths, ids = rows
                 listed += [
-                    (_network(addresses, lengths, i), source._hop(hop)) for i, hop in enumerate(ids.tolist())
+                    (_network(addresses, lengths, i), _hop(hops, hop)) for i, hop in enumerate(ids.tolist())
                 ]
             addresses, lengths, old, new = parts.changed
             changes.changed.extend(
-                (_network(addresses, lengths, i), self._hop(before), other._hop(after))
+                (_network(addresses, lengths, i), _hop(mine, before), _hop(theirs, after))
                 for i, (before, after) in enumerate(zip(old.tolist(), new.tolist(), strict=True))
             )
         return changes
+
+    def _cuts(self, other: Fib) -> tuple[tuple[Families, Any], tuple[Families, Any]]:
+        """Both tables, each as of one moment."""
+        here = self._cut()
+        return here, here if self is other else other._cut()
 
     def diff_arrays(self, other: Fib, family: int = 4) -> ArrayDiff:
         """Return what makes this table into the other one, of one family, as arrays.
@@ -457,32 +545,10 @@ class Fib(FibCore):
 
         """
         _checked(other)
-        mine, theirs = self.to_arrays(family), other.to_arrays(family)
-        here, there = _keys(*mine[:2]), _keys(*theirs[:2])
-        _, left, right = np.intersect1d(here, there, assume_unique=True, return_indices=True)
-        gone, new = np.ones(len(here), bool), np.ones(len(there), bool)
-        gone[left] = False
-        new[right] = False
-        differ = self._numbered(mine[2], self)[left] != other._numbered(theirs[2], self)[right]
-        left, right = left[differ], right[differ]
-        return ArrayDiff(
-            (theirs[0][new], theirs[1][new], theirs[2][new]),
-            (mine[0][gone], mine[1][gone], mine[2][gone]),
-            (mine[0][left], mine[1][left], mine[2][left], theirs[2][right]),
-        )
-
-    def _numbered(self, ids: NDArray[np.uint32], other: Fib) -> NDArray[Any]:
-        """Numbers that are equal where the next hops of these ids equal those of the other table's ids."""
-        if self.plain == other.plain and (self.plain or self is other):
-            return ids
-        known = {} if other.plain else {hop: i for i, hop in enumerate(other.values)}
-        distinct, rows = np.unique(ids, return_inverse=True)
-        hops = [self._hop(number) for number in distinct.tolist()]
-        if other.plain:
-            numbers = [hop if isinstance(hop, int) and 0 <= hop < 2**32 else -1 for hop in hops]
-        else:
-            numbers = [known.get(hop, -1) for hop in hops]
-        return np.array(numbers, np.int64)[rows] if len(rows) else np.empty(0, np.int64)
+        _checked_family(family)
+        (here, mine), (there, theirs) = self._cuts(other)
+        row = (4, 6).index(family)
+        return _compared(here[row], mine, there[row], theirs)
 
     def aggregate(self) -> Fib:
         """Return a table with the fewest prefixes that gives every address the same next hop.
@@ -491,17 +557,12 @@ class Fib(FibCore):
         with the rule that no prefix may cover an address that has none.
         """
         smaller = Fib(strict=self.strict, dtype="uint32" if self.plain else None)
-        families = tuple(self._aggregated(family) for family in (4, 6))
-        smaller._restore(families, None if self.plain else self.values)
+        smaller._restore(*_compact(*self._cut(aggregated=True)))
         return smaller
-
-    def _hop(self, number: Any) -> Any:
-        return int(number) if self.plain else self.values[number]
 
     def stats(self) -> dict[str, Any]:
         """Sizes: prefixes a family and a length, bytes, distinct next hops."""
-        _, lengths4, ids4 = self.to_arrays(4)
-        _, lengths6, ids6 = self.to_arrays(6)
+        ((_, lengths4, ids4), (_, lengths6, ids6)), _ = self._cut()
         v4, v6 = np.bincount(lengths4), np.bincount(lengths6)
         return {
             "ipv4": len(lengths4),
@@ -517,14 +578,12 @@ class Fib(FibCore):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fib):
             return NotImplemented
-        return self is other or all(self._equals(other, family) for family in (4, 6))
-
-    def _equals(self, other: Fib, family: int) -> bool:
-        mine, theirs = self.to_arrays(family), other.to_arrays(family)
-        return (
-            np.array_equal(mine[0], theirs[0])
-            and np.array_equal(mine[1], theirs[1])
-            and np.array_equal(self._numbered(mine[2], self), other._numbered(theirs[2], self))
+        (here, mine), (there, theirs) = self._cuts(other)
+        return all(
+            np.array_equal(left[0], right[0])
+            and np.array_equal(left[1], right[1])
+            and np.array_equal(_numbered(left[2], mine, right[2], theirs), right[2])
+            for left, right in zip(here, there, strict=True)
         )
 
     def __repr__(self) -> str:
@@ -533,13 +592,20 @@ class Fib(FibCore):
         return f"<Fib{options}: {v4:,} IPv4 and {v6:,} IPv6 prefixes, {self.nbytes:,} bytes>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = None if self.plain else self.values
-        return _restored, (self.strict, self.plain, (self._arrays(4), self._arrays(6)), values)
+        families, values = _compact(*self._cut())
+        made_of = (self.strict, self.plain, families, values, type(self))
+        return _restored, made_of, getattr(self, "__dict__", None)
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        vars(self).update(attributes)
 
     def copy(self) -> Fib:
-        """An independent table with the same entries (and, next hops being objects, the same ids)."""
-        values = None if self.plain else self.values
-        return _restored(self.strict, self.plain, (self._arrays(4), self._arrays(6)), values)
+        """An independent table with the same entries; of a class of its own, with the same attributes."""
+        families, values = _compact(*self._cut())
+        table = _restored(self.strict, self.plain, families, values, type(self))
+        if hasattr(self, "__dict__"):
+            table.__setstate__(vars(self))
+        return table
 
     __copy__ = copy
 
@@ -555,7 +621,7 @@ def _is_address(key: object) -> bool:
     return not isinstance(key, (tuple, ipaddress.IPv4Network, ipaddress.IPv6Network))
 
 
-def _restored(strict: bool, plain: bool, families: Any, values: Any) -> Fib:
-    fib = Fib(strict=strict, dtype="uint32" if plain else None)
+def _restored(strict: bool, plain: bool, families: Any, values: Any, kind: type[Fib] = Fib) -> Fib:
+    fib = kind.__new__(kind, strict=strict, dtype="uint32" if plain else None)
     fib._restore(families, values)
     return fib

@@ -9,12 +9,16 @@ import ipaddress
 import json
 import mmap
 import os
-import tempfile
+import re
+import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastpath.errors import StoreError
 
@@ -53,54 +57,113 @@ def _from_json(value: Any) -> Any:
     return _ADDRESSES[kind](content)
 
 
-def describe(strict: bool, plain: bool, values: Any) -> bytes:
-    """What a saved table holds beside its nodes."""
-    values = None if plain else [_to_json(value) for value in values]
-    return json.dumps({"strict": strict, "plain": plain, "values": values}).encode()
+class StoredValues(Sequence[Any]):
+    """Next hops by id as a saved table holds them: each is made when it is first asked for.
+
+    Behind a header, the ends of their bytes, then these: ``s`` and a text, or ``j`` and JSON.
+    """
+
+    def __init__(self, ends: NDArray[np.uint64], contents: NDArray[np.uint8]) -> None:
+        self._ends = ends
+        self._contents = contents
+        self._known: dict[int, Any] = {0: None}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: Any) -> Any:
+        try:
+            return self._known[number]
+        except KeyError:
+            pass
+        if not 0 < number < len(self._ends):
+            raise IndexError(f"next hop {number} of {len(self._ends)}")
+        written = self._contents[int(self._ends[number - 1]) : int(self._ends[number])].tobytes()
+        try:
+            if written[:1] == b"s":
+                value: Any = written[1:].decode("utf-8", "surrogatepass")
+            else:
+                value = _from_json(json.loads(written[1:]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(f"next hop {number} of a saved table cannot be read: {error}") from error
+        self._known[number] = value
+        return value
 
 
-def described(extra: bytes) -> tuple[bool, bool, list[Any]]:
+def _written(value: Any) -> bytes:
+    if type(value) is str:
+        return b"s" + value.encode("utf-8", "surrogatepass")
+    try:
+        return b"j" + json.dumps(_to_json(value)).encode()
+    except RecursionError:
+        raise ValueError("a next hop is a tuple of tuples, too many for one another") from None
+
+
+def describe(strict: bool, plain: bool, values: Any, highest: int) -> bytes:
+    """What a saved table holds beside its nodes, whose highest id is told; a plain one has no values."""
+    written = [b"", *map(_written, values[1:])] if values else []
+    ends = np.cumsum(np.fromiter(map(len, written), np.uint64, len(written)), dtype=np.uint64)
+    header = json.dumps(
+        {"strict": strict, "plain": plain, "values": len(written), "highest": highest}
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join([len(header).to_bytes(8, "little"), header, ends.tobytes(), *written])
+
+
+def described(extra: NDArray[np.uint8]) -> tuple[bool, bool, StoredValues | None]:
     """Read what :func:`describe` wrote."""
-    content = json.loads(extra)
-    values = [_from_json(value) for value in content["values"] or [None]]
-    return bool(content["strict"]), bool(content["plain"]), values
+    start = 8 + int.from_bytes(extra[:8].tobytes(), "little")
+    content = json.loads(extra[8:start].tobytes())
+    count = int(content["values"])
+    end = start + 8 * count
+    ends = extra[start:end].view(np.uint64)
+    strict, plain = bool(content["strict"]), bool(content["plain"])
+    if plain:
+        return strict, plain, None
+    if not len(ends) == count > content["highest"] >= 0 or ends[-1] != len(extra) - end:
+        raise ValueError("its next hops do not fit its contents")
+    return strict, plain, StoredValues(ends, extra[end:])
 
 
 def write_whole(path: str | os.PathLike[str], contents: bytes) -> None:
     """Write a file so that it is there in full or not at all."""
-    target = Path(path)
+    target = Path(os.fsdecode(path))
+    fresh = target.parent / f".{target.name}.{secrets.token_hex(8)}"
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "wb") as file:
             try:
                 file.write(contents)
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, target)
+                os.replace(fresh, target)
             except BaseException:
-                os.unlink(file.name)
+                os.unlink(fresh)
                 raise
     except OSError as error:
         raise StoreError(f"cannot write {str(target)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise StoreError(f"cannot write {str(target)!r}: {error}") from error
 
 
 def mapped(path: str | os.PathLike[str]) -> mmap.mmap:
     """A file's contents, shared with every process that maps it."""
     try:
         with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise StoreError(f"cannot open {os.fspath(path)!r}: it is empty")
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
             return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
-    except ValueError:
-        raise StoreError(f"cannot open {os.fspath(path)!r}: it is empty") from None
     except OSError as error:
         raise StoreError(f"cannot open {os.fspath(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise StoreError(f"cannot open {os.fspath(path)!r}: {error}") from error
 
 
 @contextmanager
 def unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file for reading, plain, gzip or bzip2 by its first bytes."""
     try:
-        with open(path, "rb") as raw:
+        with _opened(path) as raw:
             head = raw.read(3)
             raw.seek(0)
             if head[:2] == b"\x1f\x8b":
@@ -115,14 +178,56 @@ def unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise StoreError(f"cannot read {os.fspath(path)!r}: {error}") from error
 
 
-def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[str] | None]:
-    """The prefixes of a text, one a line, and their next hops if each line has one; None if none has."""
-    rows = [row for line in text.splitlines() if (row := line.split(None, 1)) and not row[0].startswith(b"#")]
-    hops = [row[1].strip() for row in rows if len(row) == 2]
+def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except ValueError as error:  # a path with a NUL
+        raise StoreError(f"cannot read {os.fspath(path)!r}: {error}") from error
+
+
+_BLANKS = " \t\r"
+
+
+def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[int], list[str] | None]:
+    """The prefixes of a text, one a line, the numbers of their lines, and their next hops.
+
+    The next hops are None where no line has one. The prefixes stand in lines of the same numbers.
+    """
+    prefixes, numbers, hops = [], [], []
+    for number, line in enumerate(text.split(b"\n"), 1):
+        row = line.strip(_BLANKS.encode())
+        if row.startswith(b"#"):
+            row = b""
+        prefix, *rest = re.split(rb"[ \t\r]+", row, maxsplit=1)
+        prefixes.append(prefix)
+        if row:
+            numbers.append(number)
+        if rest:
+            hops.append(rest[0].decode("utf-8", "replace"))
     if not hops:
-        return text, None
-    if len(hops) != len(rows):
+        return text, numbers, None
+    if len(hops) != len(numbers):
         raise ValueError(
-            f"{os.fspath(path)!r}: {len(rows) - len(hops)} of {len(rows)} prefixes have no next hop"
+            f"{os.fspath(path)!r}: {len(numbers) - len(hops)} of {len(numbers)} prefixes have no next hop"
         )
-    return b"\n".join(row[0] for row in rows), [hop.decode("utf-8", "replace") for hop in hops]
+    return b"\n".join(prefixes), numbers, hops
+
+
+def integer_hop(text: str, line: int) -> int:
+    """A next hop of a table of integers."""
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > 0xFFFFFFFF:
+        raise ValueError(f"line {line}: {text[:80]!r} is not a next hop from 0 to 4294967295")
+    return int(text)
+
+
+def changes_of(changes: str | bytes) -> Iterator[tuple[int, str, str | None]]:
+    """Line number, prefix and next hop (None: delete it) of each line of a textual diff."""
+    text = changes.decode() if isinstance(changes, bytes) else changes
+    for number, line in enumerate(text.split("\n"), 1):
+        row = line.strip(_BLANKS)
+        if not row or row.startswith("#"):
+            continue
+        words = re.split("[ \t\r]+", row, maxsplit=2)
+        if (words[0], len(words)) not in (("+", 3), ("-", 2)):
+            raise ValueError(f"line {number}: {row[:80]!r} is neither '+ PREFIX NEXT_HOP' nor '- PREFIX'")
+        yield number, words[1], words[2] if words[0] == "+" else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,8 @@ class Regrouped(NamedTuple):
 class NextHopGroup:
     """Next hops of which a flow's hash chooses one, by weight.
 
-    Hashes fall into buckets, and each bucket has a member; how many follows the weights to within one bucket.
+    Hashes fall into buckets, and each bucket has a member; how many follows the weights to within one bucket,
+    except where a member would get none: it gets one.
     :meth:`with_members` keeps every bucket whose member stays and is not above its share, so that as few
     flows move as the new weights allow (the kernel's "resilient" next-hop groups).
 
@@ -29,8 +32,8 @@ class NextHopGroup:
     Parameters
     ----------
     members
-        Next hops, or pairs of next hop and weight (an int above 0); each once. A next hop that is a tuple of
-        two itself must come with its weight.
+        Next hops, or pairs of next hop and weight (an int above 0), or a mapping from next hop to weight;
+        each once. A next hop that is a tuple of two itself must come with its weight.
     buckets
         How finely hashes are divided, at least one for each member.
 
@@ -54,9 +57,9 @@ class NextHopGroup:
     __slots__ = ("_hash", "buckets", "weights")
 
     buckets: tuple[Hashable, ...]
-    weights: dict[Hashable, int]
+    weights: Mapping[Hashable, int]
 
-    def __init__(self, members: Iterable[Any], *, buckets: int = 128) -> None:
+    def __init__(self, members: Iterable[Any] | Mapping[Any, int], *, buckets: int = 128) -> None:
         weights = _weights(members)
         if not isinstance(buckets, int):
             raise TypeError(f"expected buckets as int, not {type(buckets).__name__}")
@@ -66,7 +69,7 @@ class NextHopGroup:
 
     def _fill(self, weights: dict[Hashable, int], buckets: list[Any]) -> None:
         """Give buckets that are None, or whose member has too many, to the members that have too few."""
-        wanted = _shares(weights, len(buckets))
+        wanted = _shares(weights, len(buckets), Counter(buckets))
         for i, member in enumerate(buckets):
             if member is None or wanted.get(member, 0) == 0:
                 buckets[i] = None
@@ -74,7 +77,7 @@ class NextHopGroup:
                 wanted[member] -= 1
         owed = iter([member for member, count in wanted.items() for _ in range(count)])
         self.buckets = tuple(next(owed) if member is None else member for member in buckets)
-        self.weights = weights
+        self.weights = MappingProxyType(weights)
         self._hash = hash(self.buckets)
 
     @property
@@ -86,7 +89,7 @@ class NextHopGroup:
         """Return the next hop that a hash (an int from 0) chooses."""
         return self.buckets[hash % len(self.buckets)]
 
-    def with_members(self, members: Iterable[Any]) -> Regrouped:
+    def with_members(self, members: Iterable[Any] | Mapping[Any, int]) -> Regrouped:
         """Return a group with other members or weights that moves as few hashes as it can."""
         weights = _weights(members)
         if len(self.buckets) < len(weights):
@@ -107,7 +110,7 @@ class NextHopGroup:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.weights, self.buckets)
+        return _restored, (dict(self.weights), self.buckets)
 
     def __repr__(self) -> str:
         members = ", ".join(f"{member!r}: {weight}" for member, weight in self.weights.items())
@@ -136,9 +139,9 @@ class Spread:
         return self.ids[self.first[ids] + (hashes % self.size[ids]).astype(np.int64)]
 
 
-def _weights(members: Iterable[Any]) -> dict[Hashable, int]:
+def _weights(members: Iterable[Any] | Mapping[Any, int]) -> dict[Hashable, int]:
     weights: dict[Hashable, int] = {}
-    for entry in members:
+    for entry in members.items() if isinstance(members, Mapping) else members:
         member, weight = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, 1)
         if not isinstance(weight, int):
             raise TypeError(f"expected the weight of {member!r} as int, not {type(weight).__name__}")
@@ -154,19 +157,31 @@ def _weights(members: Iterable[Any]) -> dict[Hashable, int]:
     return weights
 
 
-def _shares(weights: dict[Hashable, int], buckets: int) -> dict[Hashable, int]:
-    """Buckets for each member: one, and of the others its share, the largest remainders rounded up."""
+def _shares(weights: Mapping[Hashable, int], buckets: int, held: Mapping[Any, int]) -> dict[Hashable, int]:
+    """Buckets for each member by largest remainder, at least one.
+
+    Of equal remainders that of the member which holds more buckets goes first.
+    """
     total = sum(weights.values())
-    spare = buckets - len(weights)
-    exact = {member: divmod(weight * spare, total) for member, weight in weights.items()}
-    shares = {member: 1 + whole for member, (whole, _) in exact.items()}
-    by_rest = sorted(weights, key=lambda member: -exact[member][1])
-    for member in by_rest[: buckets - sum(shares.values())]:
+    exact = {member: divmod(weight * buckets, total) for member, weight in weights.items()}
+    shares = {member: max(1, whole) for member, (whole, _) in exact.items()}
+    spare = buckets - sum(shares.values())
+    if spare < 0:
+        # Those that get one for none leave too few for the others, who divide what is left.
+        small = {member for member, (whole, _) in exact.items() if whole == 0}
+        large = {member: weight for member, weight in weights.items() if member not in small}
+        return shares | _shares(large, buckets - len(small), held)
+    rounded = [member for member, (whole, _) in exact.items() if whole > 0]
+    rounded.sort(key=lambda member: (-exact[member][1], -held.get(member, 0)))
+    for member in rounded[:spare]:
         shares[member] += 1
     return shares
 
 
-def _restored(weights: dict[Hashable, int], buckets: tuple[Hashable, ...]) -> NextHopGroup:
+def _restored(weights: Any, buckets: Any) -> NextHopGroup:
+    checked = _weights(weights) if isinstance(weights, Mapping) else {}
+    if not isinstance(buckets, tuple) or set(buckets) != set(checked):
+        raise ValueError("expected buckets of a group: a tuple of its members, each of them at least once")
     group = object.__new__(NextHopGroup)
-    group.weights, group.buckets, group._hash = weights, buckets, hash(buckets)
+    group.weights, group.buckets, group._hash = MappingProxyType(checked), buckets, hash(buckets)
     return group

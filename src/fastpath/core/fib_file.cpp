@@ -11,7 +11,7 @@ namespace fastpath {
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x0A31'4249'4650'4689;  // \x89FPFIB1\n
+constexpr std::uint64_t kMagic = 0x0A32'4249'4650'4689;  // \x89FPFIB2\n
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kSections = 10;
 
@@ -121,7 +121,7 @@ void Fib::save(const std::function<void(const void*, std::size_t)>& write, const
 }
 
 std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::shared_ptr<void> keeps,
-                               std::string& extra) {
+                               std::string_view& extra) {
   Header header{};
   if (size < sizeof header) throw std::invalid_argument("it is shorter than a header");
   std::memcpy(&header, contents, sizeof header);
@@ -185,7 +185,7 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
   }
   table->size4_ = header.size4;
   table->size6_ = header.size6;
-  extra.assign(reinterpret_cast<const char*>(part(9)), header.sections[9].size);
+  extra = {reinterpret_cast<const char*>(part(9)), header.sections[9].size};
   table->work_ = state.release();
   table->state_.store(table->work_);
   return table;

@@ -1,12 +1,13 @@
 // Longest-prefix match over IPv4 and IPv6 prefixes with 32-bit values; routing and forwarding table in one.
 //
-// One writer at a time (the caller's lock, see `mutex`); any number of readers that never wait. A reader
+// One writer at a time (the caller's lock, see `gate`); any number of readers that never wait. A reader
 // takes a Guard of `epochs`, reads `view()` and hands it to the kernels; or it runs where collect() cannot
 // run beside it (Python's scalar calls: both need the GIL). How nodes look is told in fib_view.hpp.
 #pragma once
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,6 +15,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "fastpath/epoch.hpp"
@@ -122,6 +125,30 @@ struct State {
   bool owns6 = false;
 };
 
+// The lock of writers. Any thread may give it back: a transaction need not end in the thread that began it.
+class Gate {
+ public:
+  void lock() {
+    std::unique_lock inside(mutex_);
+    opened_.wait(inside, [&] { return open_; });
+    open_ = false;
+  }
+  bool try_lock() {
+    const std::lock_guard inside(mutex_);
+    return std::exchange(open_, false);
+  }
+  void unlock() {
+    const std::lock_guard inside(mutex_);
+    open_ = true;
+    opened_.notify_one();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool open_ = true;
+};
+
 struct Route {
   std::uint8_t address[16];  // an IPv4 address in the first four
   std::uint32_t value;
@@ -165,8 +192,8 @@ class Fib {
     kernels.match_many6(view(), addresses, out, lengths, n, missing);
   }
 
-  // --- writers, and readers of the exact prefixes: under `mutex` ---
-  std::mutex& mutex() noexcept { return mutex_; }
+  // --- writers, and readers of the exact prefixes: under `gate` ---
+  fib::Gate& gate() noexcept { return gate_; }
 
   // Addresses have no bits beyond `length`. True: the prefix is new.
   bool insert(int family, const std::uint8_t* address, unsigned length, std::uint32_t value);
@@ -179,13 +206,13 @@ class Fib {
   // A table of its own with what this one holds now. It shares the nodes, and must not be written to.
   std::unique_ptr<Fib> snapshot();
   // From begin() on, readers see the table as it was (as `before()` does too, exact prefixes included), until
-  // commit() shows all changes at once or rollback() forgets them. Under `mutex` from begin() to the end.
+  // commit() shows all changes at once or rollback() forgets them. Under `gate` from begin() to the end.
   void begin();
   void commit();
   void rollback();
   Fib* before() const noexcept { return before_.get(); }
 
-  // The table as a file's contents, which `open` reads in place. `extra` comes back as it was.
+  // The table as a file's contents, which `open` reads in place. `extra` comes back as it was, in place too.
   void save(const std::function<void(const void*, std::size_t)>& write, const std::string& extra) const;
   std::string saved(const std::string& extra) const {
     std::string contents;
@@ -194,7 +221,7 @@ class Fib {
     return contents;
   }
   static std::unique_ptr<Fib> open(std::uint8_t* contents, std::size_t size, std::shared_ptr<void> keeps,
-                                   std::string& extra);
+                                   std::string_view& extra);
 
   std::vector<Route> routes(int family, const std::uint8_t* address, unsigned length) const;
   // The fewest prefixes that give every address the same value, by address.
@@ -289,7 +316,7 @@ class Fib {
   std::uint32_t own_page(std::size_t top);
   void drop_bare_page(std::size_t top);
 
-  std::mutex mutex_;
+  fib::Gate gate_;
   mutable EpochDomain epochs_;
   std::atomic<fib::State*> state_{nullptr};  // what readers follow
   fib::State* work_ = nullptr;               // what is written: the same, or `building_`
