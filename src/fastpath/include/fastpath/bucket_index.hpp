@@ -256,9 +256,10 @@ class BucketIndex {
   }
 
   // Calls `write(i, hash_of(i))` for each i below n, in order, with the lines that it will touch on their
-  // way.
+  // way. A table that still grows then moves as much again: after one load it is done, and look-ups in
+  // batches are several times as fast as they are in two arrays.
   template <typename HashOf, typename Write>
-  void for_each_ahead(std::size_t n, HashOf&& hash_of, Write&& write) const {
+  void for_each_ahead(std::size_t n, HashOf&& hash_of, Write&& write) {
     constexpr std::size_t kHome = 24;   // sent for so many writes before
     constexpr std::size_t kOthers = 8;  // where the home bucket is full, its alternates
     constexpr std::size_t kRing = 32;
@@ -281,6 +282,7 @@ class BucketIndex {
       }
       if (i >= kHome) write(i - kHome, hashes[(i - kHome) % kRing]);
     }
+    for (std::size_t i = 0; i < n && state_.load(std::memory_order_relaxed)->old != nullptr; ++i) step();
   }
 
   // Adds an entry that is known to be absent. Throws std::bad_alloc, or std::length_error when keys collide
