@@ -542,10 +542,10 @@ def test_writers_with_values_that_run_python_code(kind: str) -> None:
 
 
 def test_a_loaded_table_has_stopped_growing() -> None:
-    """Two arrays would hold more bytes a key than one that is 45 % full, the least there is."""
+    """Two arrays hold 68 bytes a key and more; one holds 47 at the least load, a few more after bad luck."""
     rows = np.arange(54_000, dtype=np.uint64).repeat(2).view(np.uint8).reshape(-1, 16)
     for n in range(20_000, 54_000, 1000):
         table = ExactTable(16, dtype="uint32", capacity=10_000)
         table.insert_many(rows[:n], np.arange(n, dtype=np.uint32))
-        assert table.nbytes / n < 48
+        assert table.nbytes / n < 60
         assert len(table) == n
