@@ -372,7 +372,11 @@ cdef class FibCore:
         return found
 
     cdef inline object value_of(self, uint32_t leaf):
-        return leaf if self.plain else hop_of(self.hops(), leaf)
+        if self.plain:
+            return leaf
+        if <Py_ssize_t>leaf < PyList_GET_SIZE(self._values):  # bounds are not looked at elsewhere
+            return self._values[leaf]
+        return hop_of(self.hops(), leaf)
 
     # Next hops by id, for a while without the lock; None where ids are the next hops.
     cdef inline object hops(self):
@@ -1170,12 +1174,10 @@ cdef class FibCore:
         return frozen
 
 
-cdef inline object hop_of(object hops, uint32_t number):
-    if type(hops) is list:
-        # A check of its own: bounds are not looked at elsewhere.
-        if <Py_ssize_t>number >= PyList_GET_SIZE(hops):
-            raise IndexError(f"next hop {number} of {PyList_GET_SIZE(hops)}")
-        return (<list>hops)[number]
+# The next hop of an id, of what hops() gave.
+cdef object hop_of(object hops, uint32_t number):
+    if type(hops) is list and <Py_ssize_t>number >= PyList_GET_SIZE(hops):
+        raise IndexError(f"next hop {number} of {PyList_GET_SIZE(hops)}")
     return number if hops is None else hops[number]
 
 

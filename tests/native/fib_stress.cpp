@@ -96,6 +96,15 @@ int main() {
     readers.emplace_back([&fib, &routes, &stop, kernels, seed] { read(fib, *kernels, routes, stop, seed); });
     ++seed;
   }
+  // One that waits for the writer, as the writer does for it.
+  readers.emplace_back([&] {
+    while (!stop) {
+      const std::lock_guard lock(fib.gate());
+      const Route& route = routes[fib.size(4) % routes.size()];
+      const auto found = fib.get(route.family, route.address, route.length);
+      CHECK(!found || *found == route.value);
+    }
+  });
   std::unique_ptr<Fib> snapshot;
   std::vector<bool> there(routes.size());
   const auto toggle = [&](std::size_t i) {

@@ -434,6 +434,7 @@ def test_texts_are_read_in_one_way(tmp_path) -> None:
         ("line 1: '1_0'", "10.0.0.0/8 1_0\n", (), {"dtype": "uint32"}),
         ("line 1: '٣'", "10.0.0.0/8 ٣\n", (), {"dtype": "uint32"}),
         ("line 1: '4294967296'", "10.0.0.0/8 4294967296\n", (), {"dtype": "uint32"}),
+        ("is not an IPv4", "10.0.0.0/8\r11.0.0.0/8\r", (), {}),
         ("of its own", "10.0.0.0/8 a\n", (["b"],), {}),
     ):
         with pytest.raises(ValueError, match=error):

@@ -198,7 +198,7 @@ def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[int
         row = line.strip(_BLANKS.encode())
         if row.startswith(b"#"):
             row = b""
-        prefix, *rest = re.split(rb"[ \t\r]+", row, maxsplit=1)
+        prefix, *rest = re.split(rb"[ \t]+", row, maxsplit=1)
         prefixes.append(prefix)
         if row:
             numbers.append(number)
@@ -227,7 +227,7 @@ def changes_of(changes: str | bytes) -> Iterator[tuple[int, str, str | None]]:
         row = line.strip(_BLANKS)
         if not row or row.startswith("#"):
             continue
-        words = re.split("[ \t\r]+", row, maxsplit=2)
+        words = re.split("[ \t]+", row, maxsplit=2)
         if (words[0], len(words)) not in (("+", 3), ("-", 2)):
             raise ValueError(f"line {number}: {row[:80]!r} is neither '+ PREFIX NEXT_HOP' nor '- PREFIX'")
         yield number, words[1], words[2] if words[0] == "+" else None

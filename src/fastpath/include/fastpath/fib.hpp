@@ -16,7 +16,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "fastpath/epoch.hpp"
@@ -129,24 +128,26 @@ struct State {
 class Gate {
  public:
   void lock() {
+    if (try_lock()) return;
     std::unique_lock inside(mutex_);
-    opened_.wait(inside, [&] { return open_; });
-    open_ = false;
+    ++waiting_;
+    opened_.wait(inside, [&] { return try_lock(); });
+    --waiting_;
   }
-  bool try_lock() {
-    const std::lock_guard inside(mutex_);
-    return std::exchange(open_, false);
-  }
+  bool try_lock() noexcept { return !closed_.exchange(true); }
   void unlock() {
+    // Whoever counts itself as waiting looks at the gate after that, and so does this after opening it.
+    closed_ = false;
+    if (waiting_ == 0) return;
     const std::lock_guard inside(mutex_);
-    open_ = true;
     opened_.notify_one();
   }
 
  private:
+  std::atomic<bool> closed_{false};
+  std::atomic<unsigned> waiting_{0};
   std::mutex mutex_;
   std::condition_variable opened_;
-  bool open_ = true;
 };
 
 struct Route {
