@@ -1,7 +1,7 @@
 """ExactTable, ForwardingTable and Fdb beside rte_hash, dict and searchsorted; look-ups in random order.
 
-`limit_reading_one_line` is no table: it reads a line of as much memory for each key, which is what the machine
-allows.
+`limit_reading_one_line` is no table: it reads a line of as much memory for each key, which is what the
+machine allows.
 """
 
 from __future__ import annotations
