@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import operator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from fastpath import packets
 
 __all__ = ["five_tuple", "five_tuples"]
 
-Address = str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
+Address = str | bytes | SupportsIndex | ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def checked_integer(value: object, name: str, most: int) -> int:
@@ -34,13 +34,18 @@ def checked_integer(value: object, name: str, most: int) -> int:
 
 def checked_address(address: object, name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """An address from text, packed bytes, an int (IPv4) or an :mod:`ipaddress` object."""
+    made: ipaddress.IPv4Address | ipaddress.IPv6Address
     if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
-        return address
-    if isinstance(address, bool) or not isinstance(address, str | bytes | int):
+        made = address
+    elif isinstance(address, str | bytes):
+        made = ipaddress.ip_address(address)
+    elif isinstance(address, SupportsIndex) and not isinstance(address, bool):
+        made = ipaddress.IPv4Address(operator.index(address))
+    else:
         raise TypeError(f"{name} must be an address, got {type(address).__name__}")
-    if isinstance(address, int):
-        return ipaddress.IPv4Address(address)
-    return ipaddress.ip_address(address)
+    if isinstance(made, ipaddress.IPv6Address) and made.scope_id is not None:
+        raise ValueError(f"{name} must be an address without a scope, got {str(made)!r}")
+    return made
 
 
 def checked_sides(srcs: Any, dsts: Any) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -414,6 +414,16 @@ def test_five_tuple() -> None:
     assert six[32:] == bytes([0, 53, 20, 233, 17, 0, 0, 6])
 
 
+def test_five_tuple_of_integers_and_scopes() -> None:
+    assert five_tuple(np.uint32(1), np.uint32(2), 6) == five_tuple(1, 2, 6)
+    for address in ("fe80::1%eth0", ipaddress.ip_address("fe80::1%eth0")):
+        with pytest.raises(ValueError, match="scope"):
+            five_tuple(address, "fe80::2", 6)
+    for wrong in (True, 1.0, None):
+        with pytest.raises(TypeError):
+            five_tuple(wrong, "10.0.0.1", 6)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("size", [16, 40])
 def test_five_tuples_row_by_row(size: int) -> None:
     rng = np.random.default_rng(4)
