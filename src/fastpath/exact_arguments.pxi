@@ -17,6 +17,7 @@ cimport numpy as cnp
 from fastpath._values cimport Values
 
 import collections
+import copy
 import ipaddress
 import operator
 import secrets
@@ -65,19 +66,23 @@ cdef extern from "fastpath/exact_table.hpp" namespace "fastpath" nogil:
             const uint8_t* keys, const uint32_t* values, size_t n, uint32_t* previous
         ) except +raise_python_error
         cbool erase(const uint8_t* key, uint32_t* previous) noexcept
+        size_t erase_many(const uint8_t* keys, size_t n, vector[uint32_t]* gone) except +raise_python_error
         void clear(vector[uint32_t]* gone) except +raise_python_error
         size_t size() noexcept
         size_t nbytes() noexcept
         size_t key_size() noexcept
         uint64_t seed() noexcept
         void export_to(vector[uint8_t]& keys, vector[uint32_t]& values) except +raise_python_error
-        void reclaim() noexcept
+        cbool reclaim() noexcept
 
 cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
     cdef cppclass CForwardingTable "fastpath::ForwardingTable":
         CForwardingTable(size_t address_size, size_t capacity, uint64_t seed) except +raise_python_error
         cbool put(
             const uint8_t* source, const uint8_t* destination, uint32_t egress, uint32_t* previous
+        ) except +raise_python_error
+        size_t put_many(
+            const uint8_t* sources, const uint8_t* destinations, const uint32_t* egress, size_t n, uint32_t* previous
         ) except +raise_python_error
         cbool erase(const uint8_t* source, const uint8_t* destination, uint32_t* previous) noexcept
         cbool get(const uint8_t* source, const uint8_t* destination, uint32_t* egress) noexcept
@@ -90,7 +95,7 @@ cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
         size_t nbytes() noexcept
         CExactTable& pairs() noexcept
         CExactTable& any() noexcept
-        void reclaim() noexcept
+        cbool reclaim() noexcept
 
 cdef extern from "fastpath/fdb.hpp" namespace "fastpath" nogil:
     ctypedef struct FdbLimits "fastpath::Fdb::Limits":
@@ -140,6 +145,7 @@ cdef extern from "fastpath/mac.hpp" namespace "fastpath" nogil:
 
 cdef enum:
     RELEASE_KEYS = 512  # below this many keys a batch keeps the GIL: giving it up costs more than the work
+    VALUES_IN_A_ROW = 4096  # ids taken or given back before other threads may have the GIL
 
 
 cdef uint64_t checked_seed(seed) except? 0:
@@ -161,7 +167,7 @@ cdef cbool checked_dtype(dtype) except? True:
     try:
         if np.dtype(dtype) == np.uint32:
             return True
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         pass
     raise ValueError(f"dtype must be None (any hashable object) or 'uint32', got {dtype!r}")
 
@@ -190,6 +196,48 @@ cdef void release_all(Values objects, vector[uint32_t]& numbers):
     cdef size_t i
     for i in range(numbers.size()):
         objects.release(numbers[i])
+        if (i + 1) % VALUES_IN_A_ROW == 0:
+            with nogil:
+                pass
+
+
+cdef tuple listed_values(values, size_t n, str name):
+    """A copy: hashing a value may run code that changes the caller's list."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} must be a sequence of {n} values, got one {type(values).__name__}")
+    try:
+        listed = tuple(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of {n} values, got {type(values).__name__}") from None
+    if <size_t> len(listed) != n:
+        raise ValueError(f"{name} must be {n} values, one a key, got {len(listed)}")
+    return listed
+
+
+cdef int acquire_all(Values objects, tuple listed, vector[uint32_t]& numbers) except -1:
+    """Appends the ids of the values, each held once; all or none."""
+    cdef size_t i
+    numbers.reserve(len(listed))
+    try:
+        for i in range(<size_t> len(listed)):
+            numbers.push_back(objects.acquire(listed[i]))
+            if (i + 1) % VALUES_IN_A_ROW == 0:
+                with nogil:
+                    pass
+    except BaseException:
+        release_all(objects, numbers)
+        raise
+    return 0
+
+
+cdef cnp.ndarray contiguous(array):
+    """The array itself, or a copy if its memory is strided or not aligned."""
+    return array if cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> array) else array.copy()
+
+
+cdef cnp.ndarray apart_from(cnp.ndarray array, out):
+    """The array, or a copy of it if a result that is written there would overwrite it."""
+    return array.copy() if out is not None and np.may_share_memory(array, out) else array
 
 
 cdef list held_objects(Values objects, vector[uint32_t]& numbers):
@@ -208,8 +256,8 @@ cdef cnp.ndarray checked_out(out, size_t n):
     if not isinstance(out, np.ndarray) or out.dtype != np.uint32:
         what = f"an array of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
         raise TypeError(f"out must be uint32[{n}], got {what}")
-    if out.shape != (n,) or not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError(f"out must be a writeable, contiguous uint32[{n}], got shape {out.shape}")
+    if out.shape != (n,) or not out.flags.carray:
+        raise ValueError(f"out must be a writeable, contiguous, aligned uint32[{n}], got shape {out.shape}")
     return out
 
 
@@ -234,7 +282,7 @@ cdef cnp.ndarray checked_uint32s(values, size_t n, str name):
         if n and (array.min() < 0 or array.max() > 0xFFFFFFFF):
             raise ValueError(f"{name} must be 0..2**32-1, got {array.min()}..{array.max()}")
         array = array.astype(np.uint32)
-    return np.ascontiguousarray(array)
+    return contiguous(array)
 
 
 cdef cnp.ndarray checked_rows(rows, size_t width, str name):
@@ -309,7 +357,7 @@ cdef cnp.ndarray checked_macs(macs, str name):
         if macs.dtype == np.uint64:
             if macs.ndim != 1:
                 raise ValueError(f"{name} must be uint64[n] or uint8[n, 6], got shape {macs.shape}")
-            return np.ascontiguousarray(macs)
+            return contiguous(macs)
         if macs.dtype == np.uint8:
             if macs.ndim != 2 or macs.shape[1] != 6:
                 raise ValueError(f"{name} must be uint64[n] or uint8[n, 6], got shape {macs.shape}")

@@ -32,6 +32,14 @@ cdef class ExactTable:
     cdef unique_ptr[CExactTable] table
     cdef Values objects  # None when values are integers
     cdef size_t size_of_key
+    cdef unique_ptr[CExactTable] first_table  # of before __init__(), which another thread may still use
+    cdef bint made
+
+    def __cinit__(self, *args, **kwargs):
+        # A subclass may fail to call __init__(): until then this is an empty table of one-byte keys.
+        self.size_of_key = 1
+        self.table = CExactTable.make(1, 0, checked_seed(None))
+        self.objects = Values()
 
     def __init__(self, key_size, *, dtype=None, capacity=None, seed=None):
         cdef size_t room = 0 if capacity is None else checked_count(capacity, "capacity", 0)
@@ -41,11 +49,14 @@ cdef class ExactTable:
             raise TypeError(f"key_size must be an int, got {type(key_size).__name__}") from None
         if not 1 <= number <= 64:
             raise ValueError(f"key_size must be 1..64 bytes, got {number}")
-        if self.table.get() != NULL:
+        if self.made:
             raise TypeError("an ExactTable is made once")
         cdef cbool plain = checked_dtype(dtype)
+        cdef unique_ptr[CExactTable] table = CExactTable.make(number, room, checked_seed(seed))
+        self.made = True
+        self.first_table.swap(self.table)
+        self.table.swap(table)
         self.size_of_key = number
-        self.table = CExactTable.make(self.size_of_key, room, checked_seed(seed))
         self.objects = None if plain else Values()
 
     cdef const uint8_t* key_of(self, key, Py_buffer* view) except NULL:
@@ -124,13 +135,12 @@ cdef class ExactTable:
         view.buf = NULL
         cdef const uint8_t* data = self.key_of(key, &view)
         try:
-            self.table.get().reclaim()
             if self.objects is None:
-                self.table.get().put(data, checked_uint32(value, "value"), &previous)
+                self.put(data, checked_uint32(value, "value"), &previous)
                 return
             number = self.objects.acquire(value)
             try:
-                self.table.get().put(data, number, &previous)
+                self.put(data, number, &previous)
             except BaseException:
                 self.objects.release(number)
                 raise
@@ -138,6 +148,14 @@ cdef class ExactTable:
         finally:
             if view.buf != NULL:
                 PyBuffer_Release(&view)
+
+    cdef int put(self, const uint8_t* key, uint32_t value, uint32_t* previous) except -1:
+        if self.table.get().reclaim():
+            self.table.get().put(key, value, previous)
+        else:  # who writes now may do so for long: meanwhile others run
+            with nogil:
+                self.table.get().put(key, value, previous)
+        return 0
 
     def __setitem__(self, key, value):
         self.insert(key, value)
@@ -158,53 +176,30 @@ cdef class ExactTable:
         """
         cdef cnp.ndarray rows = checked_rows(keys, self.size_of_key, "keys")
         cdef size_t n = <size_t> cnp.PyArray_DIM(rows, 0)
-        cdef cnp.ndarray numbers, before
+        cdef cnp.ndarray plain_values
         cdef const uint8_t* row_data = <const uint8_t*> cnp.PyArray_DATA(rows)
-        cdef uint32_t* number_data
-        cdef uint32_t* before_data = NULL
-        cdef size_t i
-        cdef size_t held = 0
-        self.table.get().reclaim()
+        cdef vector[uint32_t] numbers
+        cdef vector[uint32_t] before
         if self.objects is None:
-            numbers = checked_uint32s(values, n, "values")
-            number_data = <uint32_t*> cnp.PyArray_DATA(numbers)
-            return self.put_many(row_data, number_data, n, NULL)
-        listed = self.listed(values, n)
-        if <size_t> len(listed) != n:
-            raise ValueError(f"values must be {n} values, one a key, got {len(listed)}")
-        numbers = np.empty(n, np.uint32)
-        number_data = <uint32_t*> cnp.PyArray_DATA(numbers)
-        try:
-            for i in range(n):
-                number_data[i] = self.objects.acquire(listed[i])
-                held += 1
-        except BaseException:
-            for i in range(held):
-                self.objects.release(number_data[i])
-            raise
+            plain_values = checked_uint32s(values, n, "values")
+            return self.put_many(row_data, <const uint32_t*> cnp.PyArray_DATA(plain_values), n, NULL)
+        acquire_all(self.objects, listed_values(values, n, "values"), numbers)
         # What each insertion puts out of use: the value before, or, of those that an error prevents, its own.
-        before = numbers.copy()
-        before_data = <uint32_t*> cnp.PyArray_DATA(before)
         try:
-            return self.put_many(row_data, number_data, n, before_data)
+            before = numbers
+        except BaseException:
+            release_all(self.objects, numbers)
+            raise
+        try:
+            return self.put_many(row_data, numbers.data(), n, before.data())
         finally:
-            for i in range(n):
-                self.objects.release(before_data[i])
-
-    cdef tuple listed(self, values, size_t n):
-        """A copy: hashing a value may run code that changes the caller's list."""
-        if isinstance(values, (str, bytes)):
-            raise TypeError(f"values must be a sequence of {n} values, got one {type(values).__name__}")
-        try:
-            return tuple(values)
-        except TypeError:
-            raise TypeError(f"values must be a sequence of {n} values, got {type(values).__name__}") from None
+            release_all(self.objects, before)
 
     cdef size_t put_many(
         self, const uint8_t* keys, const uint32_t* values, size_t n, uint32_t* before
     ) except? 0:
         cdef size_t added
-        if n < RELEASE_KEYS:
+        if self.table.get().reclaim() and n < RELEASE_KEYS:
             return self.table.get().put_many(keys, values, n, before)
         with nogil:
             added = self.table.get().put_many(keys, values, n, before)
@@ -217,8 +212,11 @@ cdef class ExactTable:
         cdef bint hit
         view.buf = NULL
         cdef const uint8_t* data = self.key_of(key, &view)
-        self.table.get().reclaim()
-        hit = self.table.get().erase(data, &previous)
+        if self.table.get().reclaim():
+            hit = self.table.get().erase(data, &previous)
+        else:
+            with nogil:
+                hit = self.table.get().erase(data, &previous)
         if view.buf != NULL:
             PyBuffer_Release(&view)
         if not hit:
@@ -243,15 +241,19 @@ cdef class ExactTable:
         """
         cdef cnp.ndarray rows = checked_rows(keys, self.size_of_key, "keys")
         cdef const uint8_t* data = <const uint8_t*> cnp.PyArray_DATA(rows)
-        cdef uint32_t previous = 0
-        cdef size_t removed = 0
-        cdef size_t i
-        self.table.get().reclaim()
-        for i in range(<size_t> cnp.PyArray_DIM(rows, 0)):
-            if self.table.get().erase(data + i * self.size_of_key, &previous):
-                removed += 1
-                if self.objects is not None:
-                    self.objects.release(previous)
+        cdef size_t n = <size_t> cnp.PyArray_DIM(rows, 0)
+        cdef vector[uint32_t] gone
+        cdef vector[uint32_t]* noting = NULL
+        if self.objects is not None:
+            noting = &gone
+        cdef size_t removed
+        if self.table.get().reclaim() and n < RELEASE_KEYS:
+            removed = self.table.get().erase_many(data, n, noting)
+        else:
+            with nogil:
+                removed = self.table.get().erase_many(data, n, noting)
+        if noting != NULL:
+            release_all(self.objects, gone)
         return removed
 
     def lookup_many(self, keys, *, out=None, default=0):
@@ -275,12 +277,14 @@ cdef class ExactTable:
         TypeError
             ``keys`` is not uint8, or ``out`` not uint32.
         ValueError
-            Another shape than ``(n, key_size)``, or ``out`` of another size, not contiguous or read-only.
+            Another shape than ``(n, key_size)``, or ``out`` of another size, not contiguous, not aligned or
+            read-only. It may overlap the keys.
         """
         cdef uint32_t missing = checked_uint32(default, "default")
         cdef cnp.ndarray rows = checked_rows(keys, self.size_of_key, "keys")
         cdef size_t n = <size_t> cnp.PyArray_DIM(rows, 0)
         cdef cnp.ndarray result = checked_out(out, n)
+        rows = apart_from(rows, out)
         cdef const uint8_t* data = <const uint8_t*> cnp.PyArray_DATA(rows)
         cdef uint32_t* found = <uint32_t*> cnp.PyArray_DATA(result)
         if n < RELEASE_KEYS:
@@ -332,11 +336,14 @@ cdef class ExactTable:
     def clear(self):
         """Remove everything and give the memory back."""
         cdef vector[uint32_t] gone
+        cdef vector[uint32_t]* noting = NULL
+        if self.objects is not None:
+            noting = &gone
         self.table.get().reclaim()
-        if self.objects is None:
-            self.table.get().clear(NULL)
+        with nogil:
+            self.table.get().clear(noting)
+        if noting == NULL:
             return
-        self.table.get().clear(&gone)
         release_all(self.objects, gone)
         self.objects.compact()
 
@@ -366,30 +373,30 @@ cdef class ExactTable:
         return self.table.get().nbytes()
 
     def copy(self):
-        """A table of its own with the same entries (and another random seed)."""
-        made = type(self)(self.size_of_key, dtype=self.dtype, capacity=len(self))
-        made._restore(self._state())
+        """A table of its own with the same entries and attributes (and another random seed)."""
+        made = _new_exact_table(type(self), self.size_of_key, self.dtype, len(self))
+        made.__setstate__((*self.contents(), attributes_of(self)))
         return made
 
     def __copy__(self):
         return self.copy()
 
     def __deepcopy__(self, memo):
-        return self.copy()
-
-    def _state(self):
-        return self.contents()
-
-    def _restore(self, state):
-        keys, values = state
-        (<ExactTable> self).insert_many(keys, values)
+        made = memo[id(self)] = _new_exact_table(type(self), self.size_of_key, self.dtype, len(self))
+        keys, values = self.contents()
+        made.__setstate__((keys, copy.deepcopy(values, memo), copy.deepcopy(attributes_of(self), memo)))
+        return made
 
     def __reduce__(self):
         # The seed stays behind: a pickle may travel, and whoever reads it could choose colliding keys.
-        return _new_exact_table, (type(self), self.size_of_key, self.dtype, len(self)), self._state()
+        state = (*self.contents(), attributes_of(self))
+        return _new_exact_table, (type(self), self.size_of_key, self.dtype, len(self)), state
 
     def __setstate__(self, state):
-        self._restore(state)
+        keys, values, attributes = state
+        (<ExactTable> self).insert_many(keys, values)
+        if attributes:
+            self.__dict__.update(attributes)
 
     def __repr__(self):
         dtype = "" if self.objects is not None else ", dtype='uint32'"
@@ -397,4 +404,11 @@ cdef class ExactTable:
 
 
 def _new_exact_table(cls, key_size, dtype, capacity):
-    return cls(key_size, dtype=dtype, capacity=capacity)
+    made = cls.__new__(cls)
+    ExactTable.__init__(made, key_size, dtype=dtype, capacity=capacity)
+    return made
+
+
+cdef object attributes_of(table):
+    """What an object of a subclass has beside its entries, or None."""
+    return getattr(table, "__dict__", None)

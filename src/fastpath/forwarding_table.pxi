@@ -76,19 +76,35 @@ cdef class ForwardingTable:
     cdef size_t width
     cdef uint64_t hash_seed
     cdef fastpath_forwarding_v1 interface
+    cdef unique_ptr[CForwardingTable] first_table  # of before __init__(), which another thread may still use
+    cdef bint made
+
+    def __cinit__(self, *args, **kwargs):
+        # A subclass may fail to call __init__(): until then this is an empty table made without arguments.
+        self.kind_name = "mac"
+        self.width = 8
+        self.hash_seed = checked_seed(None)
+        self.table.reset(new CForwardingTable(8, 0, self.hash_seed))
+        self.objects = Values()
 
     def __init__(self, kind="mac", *, dtype=None, capacity=None, seed=None):
         if not isinstance(kind, str):
             raise TypeError(f"kind must be 'mac', 'ipv4' or 'ipv6', got {type(kind).__name__}")
         if kind not in _KINDS:
             raise ValueError(f"kind must be 'mac', 'ipv4' or 'ipv6', got {kind!r}")
-        if self.table.get() != NULL:
+        if self.made:
             raise TypeError("a ForwardingTable is made once")
         cdef size_t room = 0 if capacity is None else checked_count(capacity, "capacity", 0)
         cdef cbool plain = checked_dtype(dtype)
-        self.hash_seed = checked_seed(seed)
-        self.width = _KINDS[kind]
-        self.table.reset(new CForwardingTable(self.width, room, self.hash_seed))
+        cdef uint64_t drawn = checked_seed(seed)
+        cdef size_t width = _KINDS[kind]
+        cdef unique_ptr[CForwardingTable] table
+        table.reset(new CForwardingTable(width, room, drawn))
+        self.made = True
+        self.first_table.swap(self.table)
+        self.table.swap(table)
+        self.hash_seed = drawn
+        self.width = width
         self.kind_name = kind
         self.objects = None if plain else Values()
 
@@ -111,7 +127,11 @@ cdef class ForwardingTable:
 
     cdef object ip_of(self, address):
         wanted = ipaddress.IPv4Address if self.width == 4 else ipaddress.IPv6Address
+        if isinstance(address, str):
+            address = wanted(address)
         if isinstance(address, wanted):
+            if self.width == 16 and address.scope_id is not None:
+                raise ValueError(f"an address without a scope is wanted, got {str(address)!r}")
             return address
         if isinstance(address, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
             raise ValueError(f"an address of kind {self.kind_name} is wanted, got {address}")
@@ -119,8 +139,6 @@ cdef class ForwardingTable:
             if <size_t> len(address) != self.width:
                 raise ValueError(f"a packed {self.kind_name} address has {self.width} bytes, got {len(address)}")
             return wanted(bytes(address))
-        if isinstance(address, str):
-            return wanted(address)
         if self.width == 4:
             try:
                 return wanted(operator.index(address))
@@ -162,41 +180,89 @@ cdef class ForwardingTable:
             self.packed(source, from_)
             first = from_
         self.packed(destination, to)
-        self.table.get().reclaim()
         if self.objects is None:
-            self.table.get().put(first, to, checked_uint32(egress, "egress"), &previous)
+            self.put(first, to, checked_uint32(egress, "egress"), &previous)
             return
         number = self.objects.acquire(egress)
         try:
-            self.table.get().put(first, to, number, &previous)
+            self.put(first, to, number, &previous)
         except BaseException:
             self.objects.release(number)
             raise
         self.objects.release(previous)
 
-    def insert_many(self, sources, destinations, egresses):
-        """Insert or replace many pairs. ``sources`` None: all of them for any source. Returns how many are new."""
-        listed = list(destinations) if not isinstance(destinations, np.ndarray) else self.scalars(destinations)
-        if sources is None:
-            first = [None] * len(listed)
-        else:
-            first = list(sources) if not isinstance(sources, np.ndarray) else self.scalars(sources)
-        values = list(egresses)
-        if not len(first) == len(listed) == len(values):
-            raise ValueError(
-                f"sources, destinations and egresses differ in length: {len(first)}, {len(listed)}, {len(values)}"
-            )
-        before = len(self)
-        for source, destination, egress in zip(first, listed, values):
-            self.insert(source, destination, egress)
-        return len(self) - before
+    cdef int put(
+        self, const uint8_t* source, const uint8_t* destination, uint32_t egress, uint32_t* previous
+    ) except -1:
+        if self.table.get().reclaim():
+            self.table.get().put(source, destination, egress, previous)
+        else:  # who writes now may do so for long: meanwhile others run
+            with nogil:
+                self.table.get().put(source, destination, egress, previous)
+        return 0
 
-    cdef list scalars(self, array):
-        """The elements of an address array as what a scalar call takes."""
-        if array.ndim == 2:
-            return [bytes(row) for row in self.addresses(array, "addresses")] if self.width == 16 else \
-                [mac for mac in checked_macs(array, "addresses").tolist()]
-        return self.addresses(array, "addresses").tolist()
+    def insert_many(self, sources, destinations, egresses):
+        """Insert or replace many pairs; of equal pairs the last one wins. Returns how many are new.
+
+        Parameters
+        ----------
+        sources : array of n addresses, sequence of addresses or None, or None
+            None: any source.
+        destinations : array of n addresses, or sequence of them
+        egresses : sequence of n values
+            All are checked before the first pair is inserted.
+        """
+        cdef vector[uint32_t] ids
+        second = self.addresses(destinations, "destinations")
+        named = None
+        first = None
+        if sources is not None:
+            if not isinstance(sources, (np.ndarray, str, bytes, bytearray)) and hasattr(sources, "__iter__"):
+                sources = list(sources)
+                if any(source is None for source in sources):
+                    named = np.array([source is not None for source in sources], bool)
+                    sources = [source for source in sources if source is not None]
+            first = self.addresses(sources, "sources")
+            given = len(first) if named is None else len(named)
+            if given != len(second):
+                raise ValueError(f"sources and destinations differ in length: {given} and {len(second)}")
+        if self.objects is None:
+            numbers = checked_uint32s(egresses, len(second), "egresses")
+        else:
+            acquire_all(self.objects, listed_values(egresses, len(second), "egresses"), ids)
+            numbers = np.asarray(ids, np.uint32)
+        if named is None:
+            groups = [(first, second, numbers, numbers.copy())]
+        else:
+            groups = [(first, second[named], numbers[named], numbers[named])]
+            groups.append((None, second[~named], numbers[~named], numbers[~named]))
+        added = 0
+        try:
+            for group in groups:
+                added += self.put_group(group[0], group[1], group[2], group[3])
+        finally:
+            # What each insertion puts out of use: the egress before, or, of those that an error prevents, its own.
+            if self.objects is not None:
+                for group in groups:
+                    ids = group[3]
+                    release_all(self.objects, ids)
+        return added
+
+    cdef size_t put_group(
+        self, cnp.ndarray sources, cnp.ndarray destinations, cnp.ndarray numbers, cnp.ndarray before
+    ) except? 0:
+        cdef const uint8_t* from_ = NULL
+        cdef const uint8_t* to = <const uint8_t*> cnp.PyArray_DATA(destinations)
+        cdef const uint32_t* egress = <const uint32_t*> cnp.PyArray_DATA(numbers)
+        cdef uint32_t* previous = <uint32_t*> cnp.PyArray_DATA(before)
+        cdef size_t n = <size_t> cnp.PyArray_DIM(numbers, 0)
+        cdef size_t added
+        if sources is not None:
+            from_ = <const uint8_t*> cnp.PyArray_DATA(sources)
+        self.table.get().reclaim()
+        with nogil:
+            added = self.table.get().put_many(from_, to, egress, n, previous)
+        return added
 
     def delete(self, source, destination):
         """Remove exactly this entry (None: the one for any source); KeyError if it is not there."""
@@ -208,8 +274,13 @@ cdef class ForwardingTable:
             self.packed(source, from_)
             first = from_
         self.packed(destination, to)
-        self.table.get().reclaim()
-        if not self.table.get().erase(first, to, &previous):
+        cdef bint hit
+        if self.table.get().reclaim():
+            hit = self.table.get().erase(first, to, &previous)
+        else:
+            with nogil:
+                hit = self.table.get().erase(first, to, &previous)
+        if not hit:
             raise KeyError((source, destination))
         if self.objects is not None:
             self.objects.release(previous)
@@ -256,7 +327,7 @@ cdef class ForwardingTable:
                     raise TypeError(f"{name} must be uint32[n], got an array of {addresses.dtype}")
                 if addresses.ndim != 1:
                     raise ValueError(f"{name} must be uint32[n], got shape {addresses.shape}")
-                return np.ascontiguousarray(addresses)
+                return contiguous(addresses)
             return checked_rows(addresses, 16, name)
         if isinstance(addresses, (str, bytes, bytearray)):
             raise TypeError(f"{name} must be an array or a sequence of addresses, got one {type(addresses).__name__}")
@@ -296,6 +367,7 @@ cdef class ForwardingTable:
         if <size_t> cnp.PyArray_DIM(second, 0) != n:
             raise ValueError(f"sources and destinations differ in length: {n} and {second.shape[0]}")
         cdef cnp.ndarray result = checked_out(out, n)
+        first, second = apart_from(first, out), apart_from(second, out)
         cdef const uint8_t* from_ = <const uint8_t*> cnp.PyArray_DATA(first)
         cdef const uint8_t* to = <const uint8_t*> cnp.PyArray_DATA(second)
         cdef uint32_t* egress = <uint32_t*> cnp.PyArray_DATA(result)
@@ -363,11 +435,14 @@ cdef class ForwardingTable:
     def clear(self):
         """Remove everything."""
         cdef vector[uint32_t] gone
+        cdef vector[uint32_t]* noting = NULL
+        if self.objects is not None:
+            noting = &gone
         self.table.get().reclaim()
-        if self.objects is None:
-            self.table.get().clear(NULL)
+        with nogil:
+            self.table.get().clear(noting)
+        if noting == NULL:
             return
-        self.table.get().clear(&gone)
         release_all(self.objects, gone)
         self.objects.compact()
 
@@ -394,7 +469,10 @@ cdef class ForwardingTable:
     @property
     def nbytes(self):
         """Bytes held by the compiled side."""
-        return self.table.get().nbytes()
+        cdef size_t held
+        with nogil:
+            held = self.table.get().nbytes()
+        return held
 
     @property
     def capsule(self):
@@ -414,23 +492,29 @@ cdef class ForwardingTable:
         return owning_capsule(self, &self.interface, FASTPATH_FORWARDING_CAPSULE)
 
     def copy(self):
-        """A table of its own with the same entries."""
-        made = type(self)(self.kind_name, dtype=self.dtype, capacity=len(self))
-        made.__setstate__(self.items())
+        """A table of its own with the same entries and attributes."""
+        made = _new_forwarding_table(type(self), self.kind_name, self.dtype, len(self))
+        made.__setstate__((self.items(), attributes_of(self)))
         return made
 
     def __copy__(self):
         return self.copy()
 
     def __deepcopy__(self, memo):
-        return self.copy()
+        made = memo[id(self)] = _new_forwarding_table(type(self), self.kind_name, self.dtype, len(self))
+        made.__setstate__((copy.deepcopy(self.items(), memo), copy.deepcopy(attributes_of(self), memo)))
+        return made
 
     def __reduce__(self):
-        return _new_forwarding_table, (type(self), self.kind_name, self.dtype, len(self)), self.items()
+        state = (self.items(), attributes_of(self))
+        return _new_forwarding_table, (type(self), self.kind_name, self.dtype, len(self)), state
 
     def __setstate__(self, state):
-        for (source, destination), egress in state:
+        entries, attributes = state
+        for (source, destination), egress in entries:
             self.insert(source, destination, egress)
+        if attributes:
+            self.__dict__.update(attributes)
 
     def __repr__(self):
         dtype = "" if self.objects is not None else ", dtype='uint32'"
@@ -438,4 +522,6 @@ cdef class ForwardingTable:
 
 
 def _new_forwarding_table(cls, kind, dtype, capacity):
-    return cls(kind, dtype=dtype, capacity=capacity)
+    made = cls.__new__(cls)
+    ForwardingTable.__init__(made, kind, dtype=dtype, capacity=capacity)
+    return made

@@ -1,7 +1,7 @@
 // sources: core/exact_table.cpp core/kernels/exact_*.cpp
 
 // Readers ask for pairs while a writer adds and removes the exact entry over one for any source: the answer
-// is always one of the two.
+// is always one of the two, also where now the one and now the other is made before the other is broken.
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -40,6 +40,16 @@ int main() {
     }
     for (std::uint64_t i = 0; i < kStations; ++i) {
       const std::uint64_t from = i * 7 + 1, to = i + 1;
+      CHECK(table.erase(bytes(from), bytes(to), &previous));
+    }
+    table.reclaim();
+  }
+  for (int round = 0; round < 12; ++round) {
+    for (std::uint64_t i = 0; i < kStations; ++i) {
+      const std::uint64_t from = i * 7 + 1, to = i + 1;
+      table.put(bytes(from), bytes(to), static_cast<std::uint32_t>(to + 100000), &previous);
+      CHECK(table.erase(nullptr, bytes(to), &previous));
+      table.put(nullptr, bytes(to), static_cast<std::uint32_t>(to), &previous);
       CHECK(table.erase(bytes(from), bytes(to), &previous));
     }
     table.reclaim();

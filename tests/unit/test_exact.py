@@ -549,3 +549,128 @@ def test_a_loaded_table_has_stopped_growing() -> None:
         table.insert_many(rows[:n], np.arange(n, dtype=np.uint32))
         assert table.nbytes / n < 60
         assert len(table) == n
+
+
+def run(code: str) -> str:
+    """What a program of its own prints: it would take this one with it if it crashed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["ExactTable", "ForwardingTable"])
+def test_a_table_whose_init_never_ran_is_empty(name: str) -> None:
+    calls = ["len(t)", "repr(t)", "t.items()", "t.nbytes", "t.clear()", "t.copy()", "t.lookup(b'')"]
+    code = f"from fastpath import {name} as base\nclass Sub(base):\n  def __init__(self): pass\n"
+    code += f"for make in (Sub, lambda: base.__new__(base)):\n  for call in {calls}:\n    t = make()\n"
+    code += "    try: eval(call)\n    except (TypeError, ValueError): pass\n    assert len(t) == 0\n"
+    code += "print('ok')"
+    assert run(code) == "ok"
+
+
+class Named(ExactTable):
+    def __init__(self, name: str) -> None:
+        super().__init__(4)
+        self.name = name
+
+
+def test_a_subclass_keeps_its_attributes() -> None:
+    table = Named("mine")
+    table[b"aaaa"] = 1
+    for other in (copy.copy(table), copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+        assert isinstance(other, Named)
+        assert other.name == "mine"
+        assert other.items() == table.items()
+    with pytest.raises(TypeError, match="once"):
+        ExactTable.__init__(table, 4)
+
+
+class Thing:
+    pass
+
+
+def test_a_deep_copy_has_values_of_its_own() -> None:
+    thing, table = Thing(), ExactTable(4)
+    table[b"aaaa"] = thing
+    table[b"self"] = table
+    other_thing, other = copy.deepcopy((thing, table))
+    assert other_thing is not thing
+    assert other[b"aaaa"] is other_thing
+    assert other[b"self"] is other
+    assert copy.copy(table)[b"aaaa"] is thing
+
+
+@pytest.mark.parametrize("size", [4, 16, 40])
+def test_a_result_may_overlap_the_keys(size: int) -> None:
+    n = 3000
+    keys = np.random.default_rng(size).integers(0, 256, (n, size), dtype=np.uint8)
+    table = ExactTable(size, dtype="uint32")
+    table.insert_many(keys, np.arange(1, n + 1, dtype=np.uint32))
+    wanted = table.lookup_many(keys)
+    for start in (0, (size - 4) * n // 8 * 4, (size - 4) * n):
+        probes = keys.copy()
+        out = probes.reshape(-1)[start : start + 4 * n].view(np.uint32)
+        np.testing.assert_array_equal(table.lookup_many(probes, out=out), wanted)
+
+
+def test_arrays_that_are_not_aligned() -> None:
+    table = ExactTable(16, dtype="uint32")
+    keys = np.random.default_rng(0).integers(0, 256, (3000, 16), dtype=np.uint8)
+    values = np.zeros(4 * 3000 + 1, np.uint8)[1:].view(np.uint32)
+    values[:] = np.arange(3000)
+    table.insert_many(keys, values)
+    np.testing.assert_array_equal(table.lookup_many(keys), values)
+    with pytest.raises(ValueError, match="aligned"):
+        table.lookup_many(keys, out=values)
+
+
+def test_a_dtype_that_numpy_cannot_parse() -> None:
+    with pytest.raises(ValueError, match="dtype"):
+        ExactTable(4, dtype="i4,,")  # type: ignore[arg-type]
+
+
+def test_delete_many_with_objects_gives_every_id_back() -> None:
+    table = ExactTable(4)
+    numbers = np.arange(20000, dtype=np.uint32)
+    keys = numbers.view(np.uint8).reshape(-1, 4)
+    table.insert_many(keys, numbers.tolist())
+    assert table.delete_many(np.concatenate([keys[:15000], keys[:10]])) == 15000
+    assert len(table) == 5000
+    assert 3 not in table.values
+    assert 15000 in table.values
+
+
+def test_writers_beside_long_writes_do_not_stop_readers() -> None:
+    table = ExactTable(16)
+    keys = np.random.default_rng(1).integers(0, 256, (60000, 16), dtype=np.uint8)
+    table.insert(b"k" * 16, "stays")
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            if table.lookup(b"k" * 16) != "stays":
+                wrong.append("miss")
+
+    def write(name: str) -> None:
+        for i in range(300):
+            table.insert(name.encode().ljust(16, b"."), i)
+            table.delete(name.encode().ljust(16, b"."))
+            table.insert_many(keys[i : i + 3], [name] * 3)
+
+    def write_much() -> None:
+        for _ in range(2):
+            table.insert_many(keys, range(len(keys)))
+            table.delete_many(keys)
+
+    threads = [threading.Thread(target=read), *(threading.Thread(target=write, args=(n,)) for n in "ab")]
+    much = threading.Thread(target=write_much)
+    for thread in [*threads, much]:
+        thread.start()
+    for thread in [*threads[1:], much]:
+        thread.join()
+    stop.set()
+    threads[0].join()
+    assert not wrong
+    table.delete_many(keys)
+    assert dict(table.items()) == {b"k" * 16: "stays"}
+    assert [value for value in table.values if value is not None] == ["stays"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import ipaddress
 import pickle
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -297,3 +300,102 @@ def test_bad_batches(
 ) -> None:
     with pytest.raises(error):
         ForwardingTable("mac").lookup_many(sources, destinations, **options)
+
+
+def test_insert_many_is_all_or_none() -> None:
+    table = ForwardingTable("ipv4")
+    with pytest.raises(TypeError):
+        table.insert_many([1, 2], [3, 4], ["a", []])
+    with pytest.raises(ValueError):
+        table.insert_many([1, 2], [3, 4], ["a", None])
+    with pytest.raises(ValueError):
+        table.insert_many([1, 2], [3, "::1"], ["a", "b"])
+    assert len(table) == 0
+    assert "a" not in table.values
+
+
+def test_insert_many_with_and_without_sources() -> None:
+    table = ForwardingTable("ipv4")
+    assert table.insert_many([1, None, "0.0.0.1", None], [3, 4, 3, 5], ["a", "b", "c", "d"]) == 3
+    assert dict(table.items()) == {
+        ("0.0.0.1", "0.0.0.3"): "c",
+        (None, "0.0.0.4"): "b",
+        (None, "0.0.0.5"): "d",
+    }
+    assert "a" not in table.values
+    n = 5000
+    many = ForwardingTable("ipv6", dtype="uint32")
+    rows = np.zeros((n, 16), np.uint8)
+    rows[:, :4] = np.arange(n, dtype=np.uint32).view(np.uint8).reshape(n, 4)
+    assert many.insert_many(rows, rows[::-1], np.arange(n)) == n
+    assert many.insert_many(None, rows, np.arange(n)) == n
+    np.testing.assert_array_equal(many.lookup_many(rows, rows[::-1].copy()), np.arange(n))
+    np.testing.assert_array_equal(many.lookup_many(rows, rows), np.arange(n))
+
+
+def test_addresses_with_a_scope_are_refused() -> None:
+    table = ForwardingTable("ipv6")
+    for address in ("fe80::1%eth0", ipaddress.IPv6Address("fe80::1%eth0")):
+        with pytest.raises(ValueError, match="scope"):
+            table.insert(address, "fe80::2", 1)
+        with pytest.raises(ValueError, match="scope"):
+            table.lookup_many([address], ["fe80::2"])
+
+
+def test_deleting_allocates_nothing() -> None:
+    code = """
+import resource
+from fastpath import ForwardingTable
+table = ForwardingTable("ipv6", dtype="uint32")
+for i in range(100000):
+    table.insert(b"%16d" % i, b"%16d" % i, i)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (64 << 10), -1))
+for i in range(100000):
+    table.delete(b"%16d" % i, b"%16d" % i)
+print(len(table))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+
+
+def test_a_deep_copy_and_a_subclass() -> None:
+    class Named(ForwardingTable):
+        name = ""
+
+    table = Named("ipv4")
+    table.name = "mine"
+    table.insert(1, 2, ("a", "b"))
+    for other in (table.copy(), copy.deepcopy(table)):
+        assert isinstance(other, Named)
+        assert other.name == "mine"
+        assert other.items() == table.items()
+
+
+def test_an_egress_is_made_before_the_other_is_broken() -> None:
+    table = ForwardingTable("ipv4", dtype="uint32")
+    sources, destinations = np.full(300, 1, np.uint32), np.full(300, 2, np.uint32)
+    table.insert(1, 2, 7)
+    stop = threading.Event()
+    misses = 0
+
+    def write() -> None:
+        for _ in range(20000):
+            table.insert(None, 2, 8)
+            table.delete(1, 2)
+            table.insert(1, 2, 7)
+            table.delete(None, 2)
+        stop.set()
+
+    def read() -> None:
+        nonlocal misses
+        many = np.tile(sources, 4), np.tile(destinations, 4)
+        while not stop.is_set():
+            misses += int((table.lookup_many(*many) == 0).any()) + (table.lookup(1, 2) is None)
+
+    threads = [threading.Thread(target=write), threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert misses == 0

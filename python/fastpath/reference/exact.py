@@ -108,6 +108,8 @@ class ForwardingTable:
             raise TypeError("an int is an IPv4 address")
         if not isinstance(address, str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address):
             raise TypeError(f"{address!r} is not an {self.kind} address")
+        if "%" in str(address) and not isinstance(address, bytes):
+            raise ValueError(f"an address without a scope is wanted, got {address!r}")
         return str(wanted(str(address) if not isinstance(address, bytes | int) else address))
 
     def _pair(self, source: object, destination: object) -> tuple[str | None, str]:

@@ -296,12 +296,12 @@ class BucketIndex {
       finish_growth();
       seen = start_growth();
     }
-    size_.store(size() + 1, std::memory_order_relaxed);
+    size_.store(size() + 1, std::memory_order_release);
   }
 
   void erase(const Place& place) noexcept {
     clear_slot(*place.generation, place.home, place.bucket, place.slot);
-    size_.store(size() - 1, std::memory_order_relaxed);
+    size_.store(size() - 1, std::memory_order_release);
   }
 
   // Moves a few buckets of a table that grows. Called by each write.
@@ -341,7 +341,7 @@ class BucketIndex {
     publish(new State{generation.get(), nullptr}, seen->old);
     generation.release();
     epochs_.retire(current);
-    size_.store(0, std::memory_order_relaxed);
+    size_.store(0, std::memory_order_release);
   }
 
   // Calls `each(key, value, place)` for every entry; it may erase the entry at `place`.

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -22,8 +23,9 @@
 
 namespace fastpath {
 
-// Look-ups take no lock; writes queue on one. A look-up from a thread that does not hold whatever lock guards
-// reclaim() (the GIL, in Python) must hold a guard of epochs().
+// Look-ups take no lock; writes queue on one, and batches let others have it in between. A look-up from a
+// thread that does not hold whatever lock guards reclaim() (the GIL, in Python) must hold a guard of
+// epochs().
 class ExactTable {
  public:
   static constexpr std::size_t kMaxKeySize = 64;
@@ -44,6 +46,22 @@ class ExactTable {
   virtual std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
                                std::uint32_t* previous) = 0;
   virtual bool erase(const std::uint8_t* key, std::uint32_t* previous) = 0;
+  // The same for many. `gone`, if it is not null, gets the values of what was removed. Returns how many.
+  std::size_t erase_many(const std::uint8_t* keys, std::size_t n, std::vector<std::uint32_t>* gone) {
+    if (gone != nullptr) gone->reserve(n);
+    std::size_t removed = 0;
+    for (std::size_t begin = 0; begin < n; begin += kTurn) {
+      let_others_write();
+      const Turn turn(*this);
+      for (std::size_t i = begin; i < std::min(begin + kTurn, n); ++i) {
+        std::uint32_t previous = 0;
+        if (!erase_locked(keys + i * key_size_, &previous)) continue;
+        ++removed;
+        if (gone != nullptr) gone->push_back(previous);
+      }
+    }
+    return removed;
+  }
   // `gone`, if it is not null, gets the values of what was removed.
   virtual void clear(std::vector<std::uint32_t>* gone = nullptr) = 0;
   virtual std::size_t size() const noexcept = 0;
@@ -55,15 +73,42 @@ class ExactTable {
   std::uint64_t seed() const noexcept { return seed_; }
   EpochDomain& epochs() const noexcept { return epochs_; }
   // Frees what no reader can still see. Only from under the lock that unguarded look-ups hold.
-  void reclaim() {
-    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) epochs_.reclaim();
+  // Returns false if someone writes now: a write would have to wait.
+  bool reclaim() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock) epochs_.reclaim();
+    return lock.owns_lock();
   }
 
  protected:
+  static constexpr std::size_t kTurn = 4096;  // keys that a batch writes before others may
+
+  // A writer's turn. Batches let those who wait go first between two turns: a mutex alone is not fair.
+  class Turn {
+   public:
+    explicit Turn(const ExactTable& table) : table_(table) {
+      if (table.mutex_.try_lock()) return;
+      table.waiting_.fetch_add(1, std::memory_order_relaxed);
+      table.mutex_.lock();
+      table.waiting_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    ~Turn() { table_.mutex_.unlock(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    const ExactTable& table_;
+  };
+  void let_others_write() const noexcept {
+    while (waiting_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
+  }
+  virtual bool erase_locked(const std::uint8_t* key, std::uint32_t* previous) = 0;
+
   ExactTable(std::size_t key_size, std::uint64_t seed) : key_size_(key_size), seed_(seed) {}
   const std::size_t key_size_;
   const std::uint64_t seed_;
   mutable std::mutex mutex_;
+  mutable std::atomic<std::uint32_t> waiting_{0};
   mutable EpochDomain epochs_;
 };
 
@@ -125,35 +170,35 @@ class InlineTable final : public ExactTable {
     return find_batch_(index_, seed_, keys, key_size_, n, values, missing, hit);
   }
   bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
-    const std::lock_guard lock(mutex_);
+    const Turn turn(*this);
     const Key wanted = load_key<Key>(key, key_size_);
     return put_locked(hash_key(wanted, seed_), wanted, value, previous);
   }
   std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
                        std::uint32_t* previous) override {
-    const std::lock_guard lock(mutex_);
     std::size_t added = 0;
-    const auto key_at = [&](std::size_t i) { return load_key<Key>(keys + i * key_size_, key_size_); };
-    index_.for_each_ahead(
-        n, [&](std::size_t i) { return hash_key(key_at(i), seed_); },
-        [&](std::size_t i, std::uint64_t hash) {
-          std::uint32_t before = 0;
-          added += put_locked(hash, key_at(i), values[i], &before);
-          if (previous != nullptr) previous[i] = before;
-        });
+    for (std::size_t begin = 0; begin < n; begin += kTurn) {
+      let_others_write();
+      const Turn turn(*this);
+      const auto key_at = [&](std::size_t i) {
+        return load_key<Key>(keys + (begin + i) * key_size_, key_size_);
+      };
+      index_.for_each_ahead(
+          std::min(kTurn, n - begin), [&](std::size_t i) { return hash_key(key_at(i), seed_); },
+          [&](std::size_t i, std::uint64_t hash) {
+            std::uint32_t before = 0;
+            added += put_locked(hash, key_at(i), values[begin + i], &before);
+            if (previous != nullptr) previous[begin + i] = before;
+          });
+    }
     return added;
   }
   bool erase(const std::uint8_t* key, std::uint32_t* previous) override {
-    const std::lock_guard lock(mutex_);
-    const Key wanted = load_key<Key>(key, key_size_);
-    const auto place = index_.locate(hash_key(wanted, seed_), wanted, [](std::uint32_t) { return true; });
-    if (!place) return false;
-    *previous = place.line().value(place.slot);
-    index_.erase(place);
-    return true;
+    const Turn turn(*this);
+    return erase_locked(key, previous);
   }
   void clear(std::vector<std::uint32_t>* gone) override {
-    const std::lock_guard lock(mutex_);
+    const Turn turn(*this);
     if (gone != nullptr) {
       gone->reserve(size());
       index_.for_each([gone](const Key&, std::uint32_t value, const auto&) { gone->push_back(value); });
@@ -163,7 +208,7 @@ class InlineTable final : public ExactTable {
   std::size_t size() const noexcept override { return index_.size(); }
   std::size_t nbytes() const noexcept override { return index_.nbytes(); }
   void export_to(std::vector<std::uint8_t>& keys, std::vector<std::uint32_t>& values) const override {
-    const std::lock_guard lock(mutex_);
+    const Turn turn(*this);
     keys.reserve(size() * key_size_);
     values.reserve(size());
     index_.for_each([&](const Key& key, std::uint32_t value, const auto&) {
@@ -174,6 +219,14 @@ class InlineTable final : public ExactTable {
   }
 
  private:
+  bool erase_locked(const std::uint8_t* key, std::uint32_t* previous) override {
+    const Key wanted = load_key<Key>(key, key_size_);
+    const auto place = index_.locate(hash_key(wanted, seed_), wanted, [](std::uint32_t) { return true; });
+    if (!place) return false;
+    *previous = place.line().value(place.slot);
+    index_.erase(place);
+    return true;
+  }
   bool put_locked(std::uint64_t hash, const Key& key, std::uint32_t value, std::uint32_t* previous) {
     if (const auto place = index_.locate(hash, key, [](std::uint32_t) { return true; })) {
       *previous = place.line().value(place.slot);
@@ -208,18 +261,18 @@ class RecordStore {
     const std::uint32_t number = used_;
     const std::size_t chunk = std::bit_width(number >> kFirstBits);
     if (chunk == memory_.size()) {
-      Pages pages(stride_ * (chunk == 0 ? kFirst : std::size_t{kFirst} << (chunk - 1)));
-      chunks_[chunk].store(static_cast<std::uint8_t*>(pages.data()), std::memory_order_release);
-      memory_.push_back(std::move(pages));
+      memory_.emplace_back(stride_ * (chunk == 0 ? kFirst : std::size_t{kFirst} << (chunk - 1)));
+      chunks_[chunk].store(static_cast<std::uint8_t*>(memory_.back().data()), std::memory_order_release);
     }
     if (chunk >= chunks_in_use_) {
+      free_.reserve(std::size_t{kFirst} << chunk);  // nothing is free: giving a number back allocates nothing
       chunks_in_use_ = chunk + 1;
       count_bytes();
     }
     ++used_;
     return number;
   }
-  void give_back(std::uint32_t number) { free_.push_back(number); }
+  void give_back(std::uint32_t number) noexcept { free_.push_back(number); }
   // All numbers are free again and their memory is given back; a reader that still follows one reads zeros.
   void clear() {
     free_ = {};
@@ -304,34 +357,32 @@ class WideTable final : public ExactTable {
     return find_many_(*this, keys, n, values, missing, hit);
   }
   bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
-    const std::lock_guard lock(mutex_);
+    const Turn turn(*this);
     return put_locked(hash(key), key, value, previous);
   }
   std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
                        std::uint32_t* previous) override {
-    const std::lock_guard lock(mutex_);
     std::size_t added = 0;
-    index_.for_each_ahead(
-        n, [&](std::size_t i) { return hash(keys + i * key_size_); },
-        [&](std::size_t i, std::uint64_t hashed) {
-          std::uint32_t before = 0;
-          added += put_locked(hashed, keys + i * key_size_, values[i], &before);
-          if (previous != nullptr) previous[i] = before;
-        });
+    for (std::size_t begin = 0; begin < n; begin += kTurn) {
+      let_others_write();
+      const Turn turn(*this);
+      const auto key_at = [&](std::size_t i) { return keys + (begin + i) * key_size_; };
+      index_.for_each_ahead(
+          std::min(kTurn, n - begin), [&](std::size_t i) { return hash(key_at(i)); },
+          [&](std::size_t i, std::uint64_t hashed) {
+            std::uint32_t before = 0;
+            added += put_locked(hashed, key_at(i), values[begin + i], &before);
+            if (previous != nullptr) previous[begin + i] = before;
+          });
+    }
     return added;
   }
   bool erase(const std::uint8_t* key, std::uint32_t* previous) override {
-    const std::lock_guard lock(mutex_);
-    const auto place = locate(hash(key), key);
-    if (!place) return false;
-    const std::uint32_t number = place.line().value(place.slot);
-    *previous = value(record(number));
-    index_.erase(place);
-    records_.give_back(number);
-    return true;
+    const Turn turn(*this);
+    return erase_locked(key, previous);
   }
   void clear(std::vector<std::uint32_t>* gone) override {
-    const std::lock_guard lock(mutex_);
+    const Turn turn(*this);
     if (gone != nullptr) gone->reserve(size());
     // One by one: a record may be written again only after its bucket says so.
     index_.for_each([&](std::uint32_t, std::uint32_t number, const auto& place) {
@@ -344,7 +395,7 @@ class WideTable final : public ExactTable {
   std::size_t size() const noexcept override { return index_.size(); }
   std::size_t nbytes() const noexcept override { return index_.nbytes() + records_.nbytes(); }
   void export_to(std::vector<std::uint8_t>& keys, std::vector<std::uint32_t>& values) const override {
-    const std::lock_guard lock(mutex_);
+    const Turn turn(*this);
     keys.reserve(size() * key_size_);
     values.reserve(size());
     index_.for_each([&](std::uint32_t, std::uint32_t number, const auto&) {
@@ -361,6 +412,15 @@ class WideTable final : public ExactTable {
   Index::Place locate(std::uint64_t hashed, const std::uint8_t* key) const {
     return index_.locate(hashed, tag(hashed),
                          [&](std::uint32_t number) { return same(record(number), key); });
+  }
+  bool erase_locked(const std::uint8_t* key, std::uint32_t* previous) override {
+    const auto place = locate(hash(key), key);
+    if (!place) return false;
+    const std::uint32_t number = place.line().value(place.slot);
+    *previous = value(record(number));
+    index_.erase(place);
+    records_.give_back(number);
+    return true;
   }
   bool put_locked(std::uint64_t hashed, const std::uint8_t* key, std::uint32_t new_value,
                   std::uint32_t* previous) {

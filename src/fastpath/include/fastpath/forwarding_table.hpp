@@ -1,6 +1,8 @@
 // (source, destination) -> egress, the exact pair first, then any source.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -33,11 +35,33 @@ class ForwardingTable {
     return pairs_->put(pair.bytes, egress, previous);
   }
   bool erase(const std::uint8_t* source, const std::uint8_t* destination, std::uint32_t* previous) {
-    if (source == nullptr) return any_->erase(destination, previous);
+    if (source == nullptr) {
+      any_erased_.fetch_add(1, std::memory_order_release);
+      return any_->erase(destination, previous);
+    }
     const Pair pair(source, destination, size_);
     const std::lock_guard lock(mutex_);
     learned_.erase(pair);
     return pairs_->erase(pair.bytes, previous);
+  }
+  // put() for many, with all sources null or none; as ExactTable::put_many().
+  std::size_t put_many(const std::uint8_t* sources, const std::uint8_t* destinations,
+                       const std::uint32_t* egress, std::size_t n, std::uint32_t* previous) {
+    if (sources == nullptr) return any_->put_many(destinations, egress, n, previous);
+    std::vector<std::uint8_t> keys(2 * size_ * std::min(n, kTurn));
+    std::size_t added = 0;
+    for (std::size_t begin = 0; begin < n; begin += kTurn) {
+      const std::size_t count = std::min(kTurn, n - begin);
+      const std::lock_guard lock(mutex_);
+      for (std::size_t i = 0; i < count; ++i) {
+        const Pair pair(sources + size_ * (begin + i), destinations + size_ * (begin + i), size_);
+        std::memcpy(keys.data() + 2 * size_ * i, pair.bytes, 2 * size_);
+        if (!learned_.empty()) learned_.erase(pair);
+      }
+      added += pairs_->put_many(keys.data(), egress + begin, count,
+                                previous == nullptr ? nullptr : previous + begin);
+    }
+    return added;
   }
   // For who fills the table on his own account: a pair that was put() is not his, and stays as it is. Returns
   // whether the pair stands as wanted, and whether it is gone.
@@ -68,7 +92,11 @@ class ForwardingTable {
   // What a packet asks.
   bool find(const std::uint8_t* source, const std::uint8_t* destination,
             std::uint32_t* egress) const noexcept {
-    return get(source, destination, egress) || any_->find(destination, egress);
+    for (;;) {
+      const std::uint64_t erased = any_erased_.load(std::memory_order_acquire);
+      if (get(source, destination, egress) || any_->find(destination, egress)) return true;
+      if (!moved_since(erased)) return false;
+    }
   }
   void find_many(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
                  std::uint32_t* egress, std::uint32_t missing) const noexcept {
@@ -85,6 +113,7 @@ class ForwardingTable {
     const std::lock_guard lock(mutex_);
     learned_.clear();
     pairs_->clear(gone);
+    any_erased_.fetch_add(1, std::memory_order_release);
     any_->clear(gone);
   }
   std::size_t address_size() const noexcept { return size_; }
@@ -96,9 +125,11 @@ class ForwardingTable {
   }
   const ExactTable& pairs() const noexcept { return *pairs_; }
   const ExactTable& any() const noexcept { return *any_; }
-  void reclaim() {
-    pairs_->reclaim();
-    any_->reclaim();
+  // As ExactTable::reclaim().
+  bool reclaim() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    const bool pairs_free = pairs_->reclaim();
+    return any_->reclaim() && pairs_free && lock.owns_lock();
   }
 
  private:
@@ -115,6 +146,13 @@ class ForwardingTable {
     std::size_t operator()(const Pair& pair) const noexcept { return xxh3_64(pair.bytes, 32, seed); }
   };
 
+  // A packet that finds neither entry may have looked for the pair before it was put, and for any source
+  // after that was erased. Whoever sees an erasure sees its count here, and the pair that was put before it.
+  bool moved_since(std::uint64_t erased) const noexcept {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return any_erased_.load(std::memory_order_relaxed) != erased;
+  }
+
   template <std::size_t kSize>
   void find_blocks(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
                    std::uint32_t* egress, std::uint32_t missing) const noexcept {
@@ -123,15 +161,15 @@ class ForwardingTable {
     std::uint8_t hit[kBlock];
     std::uint16_t missed[kBlock];
     std::uint32_t found[kBlock];
-    const bool has_any = any_->size() != 0;
     for (std::size_t begin = 0; begin < n; begin += kBlock) {
       const std::size_t count = std::min(kBlock, n - begin);
       for (std::size_t i = 0; i < count; ++i) {
         std::memcpy(keys + 2 * kSize * i, sources + kSize * (begin + i), kSize);
         std::memcpy(keys + 2 * kSize * i + kSize, destinations + kSize * (begin + i), kSize);
       }
+      const std::uint64_t erased = any_erased_.load(std::memory_order_acquire);
       const std::size_t hits = pairs_->find_many(keys, count, egress + begin, missing, hit);
-      if (!has_any || hits == count) continue;
+      if (hits == count || (any_->size() == 0 && !moved_since(erased))) continue;
       std::size_t left = 0;
       for (std::size_t i = 0; i < count; ++i) {
         missed[left] = static_cast<std::uint16_t>(i);
@@ -140,12 +178,23 @@ class ForwardingTable {
       for (std::size_t i = 0; i < left; ++i) {
         std::memcpy(keys + kSize * i, destinations + kSize * (begin + missed[i]), kSize);
       }
-      any_->find_many(keys, left, found, missing);
+      const std::size_t any_hits = any_->find_many(keys, left, found, missing, hit);
       for (std::size_t i = 0; i < left; ++i) egress[begin + missed[i]] = found[i];
+      if (any_hits == left || !moved_since(erased)) continue;
+      const EpochDomain::Guard pairs_guard(pairs_->epochs());
+      const EpochDomain::Guard any_guard(any_->epochs());
+      for (std::size_t i = 0; i < left; ++i) {
+        const std::size_t at = begin + missed[i];
+        if (!hit[i] && !find(sources + kSize * at, destinations + kSize * at, egress + at))
+          egress[at] = missing;
+      }
     }
   }
 
+  static constexpr std::size_t kTurn = 1024;  // pairs that a batch puts before others may write
+
   const std::size_t size_;
+  std::atomic<std::uint64_t> any_erased_{0};
   const std::unique_ptr<ExactTable> pairs_;
   const std::unique_ptr<ExactTable> any_;
   mutable std::mutex mutex_;  // of pairs_ and learned_ together
