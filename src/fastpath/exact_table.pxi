@@ -1,5 +1,14 @@
 # cython: language_level=3
 
+cdef inline int put_one(CExactTable* table, const uint8_t* key, uint32_t value, uint32_t* previous) except -1:
+    if table.reclaim():
+        table.put(key, value, previous)
+    else:  # who writes now may do so for long: meanwhile others run
+        with nogil:
+            table.put(key, value, previous)
+    return 0
+
+
 cdef class ExactTable:
     """Exact match on keys of one size, scalar and in batches.
 
@@ -136,11 +145,11 @@ cdef class ExactTable:
         cdef const uint8_t* data = self.key_of(key, &view)
         try:
             if self.objects is None:
-                self.put(data, checked_uint32(value, "value"), &previous)
+                put_one(self.table.get(), data, checked_uint32(value, "value"), &previous)
                 return
             number = self.objects.acquire(value)
             try:
-                self.put(data, number, &previous)
+                put_one(self.table.get(), data, number, &previous)
             except BaseException:
                 self.objects.release(number)
                 raise
@@ -148,14 +157,6 @@ cdef class ExactTable:
         finally:
             if view.buf != NULL:
                 PyBuffer_Release(&view)
-
-    cdef int put(self, const uint8_t* key, uint32_t value, uint32_t* previous) except -1:
-        if self.table.get().reclaim():
-            self.table.get().put(key, value, previous)
-        else:  # who writes now may do so for long: meanwhile others run
-            with nogil:
-                self.table.get().put(key, value, previous)
-        return 0
 
     def __setitem__(self, key, value):
         self.insert(key, value)

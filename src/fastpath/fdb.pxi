@@ -64,6 +64,19 @@ cdef class Fdb:
     cdef FdbLimits limits
     cdef fastpath_fdb_v1 interface
 
+    cdef unique_ptr[CFdb] first_table  # of before __init__(), which another thread may still use
+    cdef bint made
+
+    def __cinit__(self, *args, **kwargs):
+        # A subclass may fail to call __init__(): until then this is an empty table of one station.
+        self.limits.max_age_s = 300
+        self.limits.max_entries = 1
+        self.limits.max_entries_per_port = 1
+        self.monotonic = True
+        self.table.reset(new CFdb(self.limits, self.now(), self.monotonic, checked_seed(None)))
+        self.objects = Values()
+        self.table.get().remember_vacated()
+
     def __init__(
         self,
         *,
@@ -74,7 +87,7 @@ cdef class Fdb:
         max_entries_per_port=None,
         seed=None,
     ):
-        if self.table.get() != NULL:
+        if self.made:
             raise TypeError("an Fdb is made once")
         if isinstance(max_age_s, (str, bytes)):
             raise TypeError(f"max_age_s must be seconds as a number, got {type(max_age_s).__name__}")
@@ -93,7 +106,11 @@ cdef class Fdb:
         self.monotonic = clock is None or clock is time.monotonic
         cdef double start = self.now()
         start -= min(age_s, 1e9)  # so that entries of that age can be restored from a pickle
-        self.table.reset(new CFdb(self.limits, start, self.monotonic, checked_seed(seed)))
+        cdef unique_ptr[CFdb] table
+        table.reset(new CFdb(self.limits, start, self.monotonic, checked_seed(seed)))
+        self.made = True
+        self.first_table.swap(self.table)
+        self.table.swap(table)
         self.objects = None
         if not plain:
             self.objects = Values()
