@@ -108,6 +108,9 @@ cdef extern from "fastpath/balance/table.hpp" namespace "fastpath::balance" nogi
     vector[uint32_t] maglev_fill_c "fastpath::balance::maglev_fill"(
         const vector[uint64_t]& offsets, const vector[uint64_t]& skips, const vector[double]& weights, uint32_t slots
     ) except +
+    vector[uint32_t] even_starts_c "fastpath::balance::even_starts"(
+        const vector[uint32_t]& order, size_t n
+    ) except +
     vector[uint16_t] stride_weights_c "fastpath::balance::stride_weights"(
         const vector[double]& weights, cbool grpc
     ) except +
@@ -198,6 +201,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         void pick_many_keys(const uint8_t* keys, size_t size, uint32_t* ids, size_t n, double now) noexcept
         uint64_t position() noexcept
         void set_position(uint64_t position) noexcept
+        void start_near(uint64_t position) except +
         void reserve(size_t more) except +
         uint32_t add(const string& key, double weight, int priority, cbool local, double now, cbool ramp) except +
         void remove(uint32_t id) except +
@@ -315,10 +319,11 @@ cdef class Core:
         cdef double now = 0.0
         if self.c.uses_time():
             now = ticks_s() if self._coarse else self.now()
-        if self.c.dirty() and not self._held:
-            self.c.rebuild()
+        # Who is still in slow start is asked by the rebuild.
         if self.c.due(now):
             self.c.tick(now)
+        if self.c.dirty() and not self._held:
+            self.c.rebuild()
         return now
 
     cdef uint64_t hash_bytes(self, const char* data, Py_ssize_t size) noexcept:
@@ -352,7 +357,7 @@ cdef class Core:
         if isinstance(key, str):
             data = PyUnicode_AsUTF8AndSize(key, &size)
             return self.hash_bytes(data, size)
-        if hasattr(key, "__index__"):
+        if hasattr(key, "__index__") and not isinstance(key, bool):
             return self.hash_of(operator.index(key))
         if PyObject_CheckBuffer(key):
             PyObject_GetBuffer(key, &view, PyBUF_SIMPLE)
@@ -473,7 +478,7 @@ cdef class Core:
             hash_data = <uint64_t*> cnp.PyArray_DATA(hashes)
             for i in range(n):
                 hash_data[i] = self.hash_of(items[i])
-        elif isinstance(n_or_hashes, (str, bytes)) or not hasattr(n_or_hashes, "__index__"):
+        elif isinstance(n_or_hashes, (bool, str, bytes)) or not hasattr(n_or_hashes, "__index__"):
             raise TypeError(
                 "pick_many takes a number of picks, uint64[n] hashes, uint8[n,k] keys or a list of keys, "
                 f"got {type(n_or_hashes).__name__}"
@@ -572,8 +577,9 @@ cdef class Core:
         key
             As for ``pick``.
         retry : bool
-            This is another attempt of a request that failed. At most ``retry_budget`` of the requests in
-            flight (and always ``min_retries``) may be retries; beyond that the lease has no backend.
+            This is another attempt of a request that failed. So many may be in flight at a time: the requests
+            in flight (retries among them, this one not yet) times ``retry_budget``, rounded down, or
+            ``min_retries`` if that is more; beyond that the lease has no backend.
 
         Returns
         -------
@@ -691,6 +697,10 @@ cdef class Core:
         finally:
             self._held = False
 
+    def _start_near(self, uint64_t position):
+        """Picks begin near this position."""
+        self.c.start_near(position)
+
     def _check_size(self, weights):
         """Raises ValueError if a table of these weights would be too large."""
         check_size(weights, self.c.options().table)
@@ -750,6 +760,7 @@ cdef class Core:
     @property
     def position(self):
         """Where the picks stand. Together with the seed it replays any sequence: set it, and pick again."""
+        self.settle()  # which may choose where to begin
         return self.c.position()
 
     @position.setter
@@ -924,6 +935,11 @@ def smooth_schedule(weights):
 def even_schedule(weights):
     """One period of picks of which no prefix is a whole pick away from its share."""
     return list(even_schedule_c(weights))
+
+
+def even_starts(order):
+    """Where picks may begin in the order of a schedule, so that no prefix is a whole pick off."""
+    return list(even_starts_c(order, max(order, default=0) + 1))
 
 
 def stride_weights(weights, bint grpc=True):

@@ -252,16 +252,25 @@ small_weights = st.lists(st.integers(1, 12), min_size=1, max_size=6)
 def test_schedules(some: list[int]) -> None:
     assert compiled.smooth_schedule(some) == reference.smooth_schedule(some)
     assert compiled.even_schedule(some) == reference.even_schedule(some)
-    assert reference.deviation(reference.even_schedule(some), some) < 1
+    order = reference.even_schedule(some)
+    assert reference.deviation(order, some) < 1
+    starts = reference.even_starts(order, some)
+    assert compiled.even_starts(order) == starts
+    assert starts[0] == 0
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(0, 1 << 40))
 @settings(max_examples=40, deadline=None)
 def test_no_prefix_is_a_pick_off(some: list[int], start: int) -> None:
-    balancer = Balancer([(str(i), weight) for i, weight in enumerate(some)], seed=1)
+    backends = [(str(i), weight) for i, weight in enumerate(some)]
+    balancer = Balancer(backends, seed=1)
     balancer.position = start * sum(some)
-    order = [id - 1 for id in balancer.pick_many(sum(some)).tolist()]
-    assert reference.deviation(order, some) < Fraction(1)
+    anywhere = Balancer()
+    for backend in backends:
+        anywhere.add(backend)
+    for one in (balancer, Balancer(backends), anywhere):
+        order = [id - 1 for id in one.pick_many(sum(some)).tolist()]
+        assert reference.deviation(order, some) < Fraction(1)
 
 
 @given(

@@ -208,7 +208,7 @@ def test_keys(policy: str) -> None:
     assert len({balancer.pick(None).id for _ in range(300)}) == 10
 
 
-@pytest.mark.parametrize("key", [1.5, [], object(), (1,), {}])
+@pytest.mark.parametrize("key", [1.5, True, [], object(), (1,), {}])
 def test_keys_of_another_kind(key: Any) -> None:
     balancer = Balancer(WEB, "maglev")
     for call in (balancer.pick, balancer.picks, balancer.acquire, balancer.explain):
@@ -235,6 +235,8 @@ def test_hashes_out_of_range(key: int) -> None:
         (None, TypeError),
         ("abc", TypeError),
         (b"abc", TypeError),
+        (True, TypeError),
+        ([True], TypeError),
         ([1.5], TypeError),
         ([-1], ValueError),
         (np.zeros(3, dtype=np.int64), TypeError),
@@ -704,10 +706,27 @@ def test_retry_budget() -> None:
     assert [bool(lease) for lease in retries] == [True, True, False, False]
     running = [balancer.acquire() for _ in range(10)]
     more = [balancer.acquire(retry=True) for _ in range(20)]
-    assert sum(map(bool, more)) == 8
+    assert sum(map(bool, more)) == 7
     for lease in retries + more + running:
         lease.release()
     assert bool(balancer.acquire(retry=True))
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.07, 0.2, 0.29, 0.5])
+def test_retry_budget_is_a_share_of_what_is_in_flight(budget: float) -> None:
+    for n in (0, 1, 4, 5, 9, 10, 20, 100):
+        for least in (0, 3):
+            balancer = Balancer(["a", "b"], min_retries=least, retry_budget=budget)
+            running = [balancer.acquire() for _ in range(n)]
+            granted: list[Lease] = []
+            while lease := balancer.acquire(retry=True):
+                granted.append(lease)
+            wanted = 0
+            while wanted < max(least, int(round(budget * 100) * (n + wanted) // 100)):
+                wanted += 1
+            assert len(granted) == wanted
+            assert len(granted) <= max(least, budget * balancer.in_flight() + 1e-9)
+            assert len(running) == n
 
 
 @pytest.mark.parametrize("policy", HASH_POLICIES)
@@ -754,7 +773,25 @@ def test_draining_keeps_keys_that_are_known(policy: str) -> None:
     assert "3" not in {forgetful.pick(key).id for key in old}
 
 
-@pytest.mark.parametrize("policy", [p for p in Balancer.POLICIES if p not in ("peak_ewma", "power_of_two")])
+def test_as_many_keys_are_remembered_as_asked_for() -> None:
+    clock = iter(range(1 << 30))
+    for kept in (4096, 65536):
+        balancer = Balancer(["a", "b", "c", "d"], "maglev", seed=1, sticky_keys=kept)
+        # The oldest go first: of the keys before, none needs to be known.
+        for _ in range(4 * kept):
+            balancer.pick(f"before{next(clock)}")
+        keys = [f"key{i}" for i in range(kept)]
+        before = [balancer.pick(key).id for key in keys]
+        balancer.drain("b")
+        mine = [key for key, id in zip(keys, before, strict=True) if id == "b"]
+        lost = sum(balancer.pick(key).id != "b" for key in mine)
+        assert lost <= len(mine) / 100
+        new = [balancer.pick(f"new{i}").id for i in range(20000)]
+        assert "b" not in new
+    assert balancer.nbytes < 8 * 65536 + 65537 * 2 + 20000
+
+
+@pytest.mark.parametrize("policy", [p for p in Balancer.POLICIES if p != "peak_ewma"])
 def test_slow_start(policy: str) -> None:
     clock = Clock()
     balancer = Balancer(["a", "b", "c"], policy, slow_start_s=100.0, seed=7, clock=clock)
@@ -767,19 +804,68 @@ def test_slow_start(policy: str) -> None:
         clock.now = 1000.0 + elapsed
         assert balancer.status("new").effective_weight == pytest.approx(factor)
         picked = np.flatnonzero(balancer.pick_many(hashes) == mine)
-        if policy != "least_request" or factor == 1.0:
-            spread = 0.07 if policy == "ketama" else 0.03
-            assert len(picked) / 12000 == pytest.approx(factor / (3 + factor), abs=spread)
+        spread = 0.05 if policy == "ketama" else 0.02
+        assert len(picked) / 12000 == pytest.approx(factor / (3 + factor), abs=spread)
         if policy in HASH_POLICIES:
             # A key moves once, and stays.
             assert held <= set(picked.tolist())
             held = set(picked.tolist())
     balancer.set_weight("new", 4)
+    if policy in ("round_robin", "random"):
+        assert balancer.status("new").effective_weight == 4
+        return
     assert balancer.status("new").effective_weight == pytest.approx(1 + 3 * 0.1)
     clock.now += 50
     assert balancer.status("new").effective_weight == pytest.approx(2.5)
     balancer.set_weight("new", 2)
     assert balancer.status("new").effective_weight == 2
+
+
+@pytest.mark.parametrize("policy", [p for p in Balancer.POLICIES if p != "peak_ewma"])
+def test_a_raise_in_slow_start_takes_nothing_away(policy: str) -> None:
+    clock = Clock()
+    balancer = Balancer([f"b{i}" for i in range(5)], policy, slow_start_s=100.0, seed=1, clock=clock)
+    hashes = np.random.default_rng(3).integers(0, 1 << 64, 10000, dtype=np.uint64)
+    mine = balancer.values.index(Backend("b0"))
+    before = balancer.pick_many(hashes)
+    even = policy in ("round_robin", "random")
+    balancer.set_weight("b0", 4)
+    share = np.mean(before == mine)
+    seen = [before]
+    for elapsed in range(0, 101, 10):
+        clock.now = 1000.0 + elapsed
+        picked = balancer.pick_many(hashes)
+        reached = 1 if even else 1 + 3 * max(0.1, elapsed / 100)
+        # The parts of a ring are not exact, and a weight edit of jump moves keys from everybody to everybody.
+        spread = {"ketama": 0.04, "jump": 0.07}.get(policy, 0.02)
+        assert np.mean(picked == mine) == pytest.approx(reached / (4 + reached), abs=spread)
+        seen.append(picked)
+    if policy in HASH_POLICIES:
+        moves = (np.diff(np.array(seen).astype(np.int64), axis=0) != 0).sum(axis=0)
+        assert moves.max() == 1
+        if policy != "jump":
+            assert np.count_nonzero((before == mine) & (seen[1] != mine)) <= (policy == "maglev") * 2
+            assert np.mean(seen[1] == mine) >= share
+            assert np.count_nonzero((before != seen[-1]) & (seen[-1] != mine)) <= len(hashes) / 500
+
+
+@pytest.mark.parametrize("policy", HASH_POLICIES)
+def test_a_key_moves_once_to_a_backend_that_joins(policy: str) -> None:
+    clock = Clock()
+    balancer = Balancer(
+        [f"b{i}" for i in range(5)], policy, slow_start_s=100.0, clock=clock, repair=policy == "stable"
+    )
+    hashes = np.random.default_rng(4).integers(0, 1 << 64, 5000, dtype=np.uint64)
+    seen = [balancer.pick_many(hashes)]
+    balancer.add("new")
+    for elapsed in range(0, 101, 20):
+        clock.now = 1000.0 + elapsed
+        seen.append(balancer.pick_many(hashes))
+    moves = (np.diff(np.array(seen).astype(np.int64), axis=0) != 0).sum(axis=0)
+    assert moves.max() == 1
+    # Who moved is at the new one, but for what the layout of Maglev moves by itself.
+    elsewhere = np.count_nonzero((seen[0] != seen[-1]) & (seen[-1] != balancer.values.index(Backend("new"))))
+    assert elsewhere <= len(hashes) * (0.03 if policy == "maglev" else 0)
 
 
 def test_peak_ewma_shuns_the_slow_and_the_failing() -> None:

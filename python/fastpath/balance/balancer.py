@@ -43,7 +43,7 @@ _unseeded: weakref.WeakSet[Balancer] = weakref.WeakSet()
 
 def _part_ways() -> None:
     for balancer in _unseeded:
-        balancer.position = secrets.randbits(62)
+        balancer._start_near(secrets.randbits(62))
 
 
 os.register_at_fork(after_in_child=_part_ways)
@@ -98,7 +98,8 @@ class Balancer(Core):
         Also ids, ``(id, weight)`` pairs, or a mapping of id to weight.
     policy : str
         ``round_robin``, ``weighted_round_robin`` (smooth: no prefix of the picks is a whole pick away from
-        its share while the period of the weights is at most 65,536 picks), ``random``, ``weighted_random``,
+        its share, counted from the start, while the period of the weights is at most 65,536 picks),
+        ``random``, ``weighted_random``,
         ``least_request`` (the least of all), ``power_of_two`` (two different ones drawn by weight; the one
         with less load), ``peak_ewma`` (the same by latency); by key: ``maglev``, ``ketama``, ``rendezvous``,
         ``jump``, ``stable`` (a table of slots like ``maglev`` that moves hardly more keys than it must).
@@ -112,8 +113,12 @@ class Balancer(Core):
         Hash policies: no backend is given more than this times its share of the leases in flight (1.25 is
         usual); further keys go to their next backend.
     slow_start_s : float
-        A backend that joins, or whose weight is raised, reaches its share over this time. No table changes
-        meanwhile, and every key moves once.
+        A backend that joins, or whose weight is raised, goes from the weight it had to the new one over this
+        time; no table changes meanwhile. A key that is to become its own stays where it was until then, so
+        that every key moves once, and none leaves a backend whose weight is raised, but for those that the
+        policy's layout moves anyway (many with ``jump``, hardly any with ``maglev``, none with the others).
+        The table from before is kept meanwhile. ``round_robin`` and ``random`` ramp who joins only, for
+        weights mean nothing to them.
     panic_threshold, panic_mode, overprovisioning
         As Envoy: when the healthy share is below the threshold, health is ignored (``"all"``) or nobody is
         picked (``"fail"``); a priority takes all traffic while its healthy share times the overprovisioning
@@ -140,8 +145,9 @@ class Balancer(Core):
         ``stable``: start from the table before and move only what must move. Balancers with different
         histories then disagree.
     sticky_keys : int
-        How many keys a hash policy remembers (2 bytes each, a power of two, 0: none), so that a backend that
-        drains keeps its own.
+        How many keys of ``pick`` and ``acquire`` (not of ``pick_many``) a hash policy remembers, so that a
+        backend that drains keeps its own: a power of two; 0: none. 8 bytes each (512 KiB as it is). Of so
+        many keys fewer than one in a thousand is lost; of more, those that were picked last are known.
     slow_start_min, slow_start_aggression : float
         Where slow start begins, and its curve (1: linear), as Envoy's.
     decay_s, failure_latency_s : float
@@ -286,12 +292,13 @@ class Balancer(Core):
             "min_retries": min_retries,
             "clock": clock,
         }
-        self._begin(core, secrets.randbits(62) if given is None and compat is None else 0, clock)
-        if given is None and compat is None:
-            _unseeded.add(self)
+        self._begin(core, 0, clock)
         rows = [self._row(backend) for backend in _backends(backends)]
         self._check(backend for backend, _, _ in rows)
         self._apply(rows, [], [], False)
+        if given is None and compat is None:
+            self._start_near(secrets.randbits(62))
+            _unseeded.add(self)
 
     # --- members -------------------------------------------------------------------------------------------
 
@@ -412,6 +419,9 @@ class Balancer(Core):
     def set_weight(self, id: str, weight: float) -> None:
         """Changes one weight; 0 means no new picks. A raise follows ``slow_start_s``.
 
+        A weight of 0 takes the member out of the table, which moves the keys that it was picked for (and
+        with ``jump`` many others): ``drain`` keeps them.
+
         Raises
         ------
         KeyError
@@ -426,9 +436,9 @@ class Balancer(Core):
     def drain(self, id: str, on: bool = True) -> None:
         """No new picks for this member, but for keys of a hash policy that it was picked for lately.
 
-        A hash policy remembers the last keys (``sticky_keys``) of ``pick`` and ``acquire``; those stay where
-        they are, new ones go elsewhere, until the member is removed. The table does not change. ``on=False``
-        ends it.
+        A hash policy remembers the last keys (``sticky_keys``) of ``pick`` and ``acquire``, but none of
+        ``pick_many``; those stay where they are, new ones go elsewhere, until the member is removed. The
+        table does not change. ``on=False`` ends it.
 
         Raises
         ------

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import heapq
 import math
-import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
 
 from fastpath.reference.hashing import xxh64
 
@@ -99,6 +97,11 @@ def weighted_schedule(weights: list[int]) -> list[int]:
     weights = [w // divisor for w in weights]
     order = smooth_schedule(weights)
     return order if deviation(order, weights) < 1 else even_schedule(weights)
+
+
+def even_starts(order: list[int], weights: list[int]) -> list[int]:
+    """Where picks may begin so that no prefix is a whole pick off."""
+    return [s for s in range(len(order)) if deviation(order[s:] + order[:s], weights) < 1]
 
 
 def alias_table(weights: list[float]) -> list[tuple[int, int]]:
@@ -252,7 +255,7 @@ class Member:
     in_flight: int = 0
     cost: float = 0.0
     stamp: float = 0.0
-    ramp_from: float = 1.0
+    outset: float = 0.0
     ramp_start: float = -math.inf
 
 
@@ -279,6 +282,7 @@ class ReferenceBalancer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy = policy
+        self.even = policy in ("round_robin", "random")
         self.slow_start_s = slow_start_s
         self.decay_s = decay_s
         self.failure_latency_s = failure_latency_s
@@ -309,28 +313,32 @@ class ReferenceBalancer:
             self.slots_used += 1
             slot = self.slots_used
         self.members[id] = Member(id, slot, weight, priority, local)
-        self.members[id].ramp_from, self.members[id].ramp_start = 0.0, self.clock()
+        self.members[id].ramp_start = self.clock()
 
     def set_weight(self, id: str, weight: float) -> None:
         """A raise begins where the member is now."""
         member = self.members[id]
         if weight == member.weight:
             return
-        reached = member.weight * self.ramp(member)
-        if weight > reached:
-            member.ramp_from, member.ramp_start = reached / weight, self.clock()
-        else:
-            member.ramp_start = -math.inf
+        # To those who do not look at weights, only 0 says something.
+        if not (self.even and weight > 0 and member.weight > 0):
+            reached = member.weight * self.ramp(member)
+            member.outset = reached
+            member.ramp_start = self.clock() if weight > reached else -math.inf
         member.weight = weight
+
+    def ramp_part(self, member: Member) -> float:
+        """How much of its way to the new weight a member has made."""
+        elapsed = max(self.clock() - member.ramp_start, 0.001)
+        return 1.0 if elapsed >= self.slow_start_s else max(0.1, elapsed / self.slow_start_s)
 
     def ramp(self, member: Member) -> float:
         """The part of its weight that a member has reached."""
-        elapsed = max(self.clock() - member.ramp_start, 0.001)
-        if elapsed >= self.slow_start_s:
+        part = self.ramp_part(member)
+        if part == 1.0 or member.weight == 0:
             return 1.0
-        # The core keeps the start as a 32-bit float.
-        start: float = struct.unpack("f", struct.pack("f", member.ramp_from))[0]
-        return start + (1.0 - start) * max(0.1, elapsed / self.slow_start_s)
+        start = min(member.outset / member.weight, 1.0)
+        return start + (1.0 - start) * part
 
     def report(self, id: str, ok: bool, latency_s: float) -> None:
         """A latency: up at once, down by its moving average."""
@@ -435,6 +443,7 @@ class _Tier:
         self.panic = panic
         self.key = key
         self.salt = key if key is not None else 0
+        self.warming = "by_look"
         self.owner: Member | None = None
         self.bound = math.inf
         live = sum(m.weight for m in members if m.healthy and self.state_ok(m) and not m.draining)
@@ -455,11 +464,18 @@ class _Tier:
         sticky = self.key is not None and self.key in self.balancer.known
         if not self.state_ok(member) or (member.draining and not sticky):
             return False
-        # Of the picks that are its own, a member in slow start takes its part.
+        return self.warm(member) and self.below_bound(member)
+
+    def warm(self, member: Member) -> bool:
+        """Of the looks at it, or of the keys that it is to get, a member in slow start takes its part."""
+        if self.warming == "ignored":
+            return True
         part = self.balancer.ramp(member)
-        if part < 1.0 and unit(mix64(self.salt ^ (member.slot * _GOLDEN & _MASK))) >= part:
-            return False
-        return self.below_bound(member)
+        if self.warming == "by_key":
+            total = sum(m.weight for m in self.members)
+            lacking = member.weight * (1.0 - part)
+            part = self.balancer.ramp_part(member) * total / (total - lacking)
+        return part >= 1.0 or unit(mix64(self.salt ^ (member.slot * _GOLDEN & _MASK))) < part
 
     def fallback(self, x: int, without: Member | None = None) -> Member | None:
         """By weight among all that are open to anybody."""
@@ -468,8 +484,7 @@ class _Tier:
             for m in self.members
             if self.state_ok(m) and not m.draining and self.below_bound(m) and m is not without
         ]
-        even = self.balancer.policy in ("round_robin", "random")
-        weights = [(1.0 if even else m.weight) * self.balancer.ramp(m) for m in left]
+        weights = [(1.0 if self.balancer.even else m.weight) * self.balancer.ramp(m) for m in left]
         total = 0.0
         for weight in weights:
             total += weight
@@ -531,6 +546,7 @@ class _Tier:
             found: Member | None = None
             for _ in range(_TRIES):
                 member = self.drawn(x)
+                self.salt = x
                 x = next_draw(x)
                 if member not in chosen and self.open(member):
                     found = member
@@ -544,7 +560,12 @@ class _Tier:
             return None
         if self.balancer.policy == "peak_ewma":
             return min(chosen, key=self.latency)
-        return min(chosen, key=lambda m: Fraction(m.in_flight) / Fraction(m.weight))
+        one, other = chosen[0], chosen[-1]
+        return other if other.in_flight * self.reached(one) < one.in_flight * self.reached(other) else one
+
+    def reached(self, member: Member) -> float:
+        """The weight that it has reached."""
+        return member.weight * self.balancer.ramp(member)
 
     def latency(self, member: Member) -> float:
         """What a request would wait for, by what is remembered."""
@@ -555,66 +576,88 @@ class _Tier:
         cost = member.cost * math.exp(-max(0.0, b.clock() - member.stamp) / b.decay_s) if member.cost else 0.0
         if cost == 0.0:
             return 1e300 * (1.0 + member.in_flight) if member.in_flight else 0.0
-        return cost * (1.0 + member.in_flight * (total / len(self.members)) / member.weight)
+        return cost * (1.0 + member.in_flight * (total / len(self.members)) / self.reached(member))
 
     def least(self, x: int) -> Member | None:
         """The least loaded of all; among equal ones by weight."""
+        self.warming = "ignored"
         able = [m for m in self.members if self.open(m)]
         if not able:
             return self.fallback(x)
-        least = min(Fraction(m.in_flight) / Fraction(m.weight) for m in able)
-        tied = [m for m in able if Fraction(m.in_flight) / Fraction(m.weight) == least]
+        least = able[0]
+        for m in able:
+            if m.in_flight * self.reached(least) < least.in_flight * self.reached(m):
+                least = m
+        tied = [m for m in able if m.in_flight * self.reached(least) == least.in_flight * self.reached(m)]
         total = 0.0
         for m in tied:
-            total += m.weight
+            total += self.reached(m)
         rest = unit(x) * total
         for m in tied:
-            if rest < m.weight:
+            if rest < self.reached(m):
                 return m
-            rest -= m.weight
+            rest -= self.reached(m)
         return tied[-1]
 
     def hashed(self, h: int) -> Member | None:
-        """The first open one of the key's chain."""
+        """The first open one of the key's chain; a key that one is not to have yet stays where it was."""
         b = self.balancer
-        names = [m.id for m in self.members]
-        weights = [m.weight for m in self.members]
-        chain: Iterable[int]
-        if b.policy == "rendezvous":
-            nodes = [xxh64(name.encode()) for name in names]
-            score = [
-                -math.log(((mix64(h ^ node) >> 11) + 1) * 2.0**-53) * (1.0 / weight)
-                for node, weight in zip(nodes, weights, strict=True)
-            ]
-            chain = sorted(range(len(names)), key=lambda i: score[i])
-        elif b.policy == "ketama":
-            points = ring(names, weights, b.points)
-            start = next((k for k, (point, _) in enumerate(points) if point >= h), 0)
-            chain = [points[(start + k) % len(points)][1] for k in range(len(points))]
-        else:
-            place: Callable[[int], int]
-            if b.policy == "jump":
-                divisor = math.gcd(*(int(w) for w in weights))
-                ends = list(accumulate(int(w) // divisor for w in weights))
-
-                def place(h: int) -> int:
-                    bucket = jump_hash(h, ends[-1])
-                    return next(i for i, end in enumerate(ends) if bucket < end)
-
-            else:
-                table = (
-                    maglev_table(names, weights, b.slots)
-                    if b.policy == "maglev"
-                    else stable_table(names, weights, b.slots, b.slack)
-                )
-
-                def place(h: int) -> int:
-                    return table[h % len(table)]
-
-            chain = [place(h if a == 0 else draw(h, a - 1)) for a in range(_TRIES)]
-        chain = list(chain)
-        self.owner = self.members[chain[0]]
-        for i in chain:
-            if self.open(self.members[i]):
-                return self.members[i]
+        now = {m.id: float(m.weight) for m in self.members}
+        warming = [m for m in self.members if b.ramp_part(m) < 1.0]
+        before = {m.id: m.outset if m in warming else m.weight for m in self.members}
+        if b.policy == "jump":
+            before = {id: math.floor(weight) for id, weight in before.items()}
+        before = {id: weight for id, weight in before.items() if weight > 0}
+        find = {m.id: m for m in self.members}
+        self.warming = "by_key"
+        for step, (salt, name) in enumerate(self.chain(h, now)):
+            member = find[name]
+            self.salt = salt
+            self.owner = self.owner or member
+            if self.open(member):
+                return member
+            # Of the scores of `rendezvous` only the best asks.
+            if before and warming and self.refused(member) and (step == 0 or b.policy != "rendezvous"):
+                kept = find[next(name for _, name in self.chain(salt, before))]
+                self.warming = "ignored"
+                stays = self.open(kept)
+                self.warming = "by_key"
+                if stays:
+                    return kept
         return self.fallback(mix64(h))
+
+    def refused(self, member: Member) -> bool:
+        """Whether nothing but slow start keeps it from this pick."""
+        sticky = self.key is not None and self.key in self.balancer.known
+        return self.state_ok(member) and (not member.draining or sticky) and not self.warm(member)
+
+    def chain(self, h: int, weights: dict[str, float]) -> Iterator[tuple[int, str]]:
+        """(salt, id) of whom a hash asks, in order."""
+        b = self.balancer
+        names = list(weights)
+        some = list(weights.values())
+        if b.policy == "rendezvous":
+            scores = {
+                name: -math.log(((mix64(h ^ xxh64(name.encode())) >> 11) + 1) * 2.0**-53) * (1.0 / weight)
+                for name, weight in weights.items()
+            }
+            yield from ((h, name) for name in sorted(names, key=lambda name: scores[name]))
+            return
+        if b.policy == "ketama":
+            points = ring(names, some, b.points)
+            start = next((k for k, (point, _) in enumerate(points) if point >= h), 0)
+            yield from ((h, names[points[(start + k) % len(points)][1]]) for k in range(len(points)))
+            return
+        table: list[int] = []
+        if b.policy == "jump":
+            divisor = math.gcd(*(int(w) for w in some))
+            for i, weight in enumerate(some):
+                table += [i] * (int(weight) // divisor)
+        elif b.policy == "maglev":
+            table = maglev_table(names, some, b.slots)
+        else:
+            table = stable_table(names, some, b.slots, b.slack)
+        for attempt in range(_TRIES):
+            salt = h if attempt == 0 else draw(h, attempt - 1)
+            place = jump_hash(salt, len(table)) if b.policy == "jump" else salt % len(table)
+            yield salt, names[table[place]]

@@ -45,9 +45,11 @@ void Balancer::release(Id id) noexcept {
 }
 
 bool Balancer::retry_begins() noexcept {
-  const double allowed = std::max(static_cast<double>(options_.min_retries),
-                                  options_.retry_budget * static_cast<double>(total_in_flight_));
-  if (static_cast<double>(retries_) >= allowed) return false;
+  // Whole requests, of those in flight before this one; what a product of decimals lacks is no request less.
+  const double budget = std::floor(options_.retry_budget * static_cast<double>(total_in_flight_) + 1e-9);
+  if (static_cast<double>(retries_) >= std::max(static_cast<double>(options_.min_retries), budget)) {
+    return false;
+  }
   ++retries_;
   return true;
 }
@@ -60,7 +62,7 @@ double Balancer::cost(Id id, double now) const noexcept {
 }
 
 double Balancer::effective_weight(Id id, double now) const noexcept {
-  return weight(id) * ((flags(id) & kRamping) != 0 ? ramp_factor(storage_->ramps[id], now) : 1.0);
+  return weight(id) * ((flags(id) & kRamping) != 0 ? ramp_factor(*storage_, id, now) : 1.0);
 }
 
 // The cost jumps up to a latency above it and comes down by its moving average.
@@ -208,10 +210,11 @@ std::size_t Balancer::nbytes() const noexcept {
                       keys_.capacity() * sizeof(std::string) + records_.capacity() * sizeof(Record) +
                       free_ids_.size() * sizeof(Id) + sizeof *g;
   for (const std::string& key : keys_) bytes += key.size() > 15 ? key.capacity() + 1 : 0;
-  if (sticky_) bytes += 2u << options_.sticky_bits;
+  if (sticky_) bytes += sticky_->nbytes();
   if (g->storage != storage_) bytes += g->storage->nbytes();
   for (const auto& tier : g->tiers) {
-    bytes += sizeof *tier + tier->table.nbytes() - sizeof(Table) + tier->least.nbytes();
+    bytes += sizeof *tier + tier->table.nbytes() - sizeof(Table) + tier->least.nbytes() +
+             (tier->outset ? tier->outset->nbytes() : 0);
   }
   return bytes;
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <stdexcept>
 #include <utility>
 
 #include "fastpath/balance/priority.hpp"
@@ -33,7 +34,7 @@ void Latency::copy_from(const Latency& other) noexcept {
 
 void Ramp::copy_from(const Ramp& other) noexcept {
   start.store(other.start.load(kRelaxed), kRelaxed);
-  from.store(other.from.load(kRelaxed), kRelaxed);
+  outset.store(other.outset.load(kRelaxed), kRelaxed);
 }
 
 Storage::Storage(std::size_t n, bool measured, bool ramped)
@@ -70,9 +71,7 @@ Balancer::Balancer(const Options& options) : options_(options) {
   if (options_.outlier.on) records_.resize(1);
   reserve(15);
   if (options_.sticky_bits > 0 && is_hash_policy(options_.table.policy)) {
-    const std::size_t n = std::size_t{1} << options_.sticky_bits;
-    sticky_.reset(new std::atomic<std::uint16_t>[n]());
-    sticky_shift_ = 64 - static_cast<int>(options_.sticky_bits);
+    sticky_ = std::make_unique<Sticky>(options_.sticky_bits);
   }
   dirty_ = true;
   rebuild();
@@ -166,12 +165,14 @@ void Balancer::set_place(Id id, int priority, bool local) {
 void Balancer::set_weight(Id id, double weight, double now) {
   const double before = this->weight(id);
   if (weight == before) return;
-  if (options_.slow_start_s > 0.0) {
+  // To those who do not look at weights, only 0 says something.
+  const bool same = ignores_weights(options_.table) && weight > 0.0 && before > 0.0;
+  if (options_.slow_start_s > 0.0 && !same) {
     // A raise begins where the backend is now; a lower weight holds at once, because it protects.
     const bool ramping = (flags(id) & kRamping) != 0;
     const double reached = ramping ? effective_weight(id, now) : before;
     if (weight > reached) {
-      start_ramp(id, reached / weight, now);
+      start_ramp(id, reached, now);
     } else if (ramping) {
       std::erase(ramping_, id);
       set_flags(id, 0, kRamping);
@@ -182,9 +183,9 @@ void Balancer::set_weight(Id id, double weight, double now) {
   set_flags(id, weight > 0.0 ? 0 : kWeightless, weight > 0.0 ? kWeightless : 0);
 }
 
-void Balancer::start_ramp(Id id, double from, double now) {
+void Balancer::start_ramp(Id id, double outset, double now) {
   Ramp& ramp = storage_->ramps[id];
-  ramp.from.store(static_cast<float>(from), kRelaxed);
+  ramp.outset.store(outset, kRelaxed);
   ramp.start.store(now, kRelaxed);
   if ((flags(id) & kRamping) == 0) {
     ramping_.push_back(id);
@@ -331,6 +332,28 @@ std::vector<bool> Balancer::subset() const {
   return inside;
 }
 
+// The table from before slow start, of those of `members` who had a weight then.
+std::unique_ptr<Table> Balancer::build_outset(std::vector<Member> members, const Tier* before) const {
+  if (!is_hash_policy(options_.table.policy)) return nullptr;
+  bool warming = false;
+  for (Member& member : members) {
+    if ((flags(member.id) & kRamping) == 0) continue;
+    warming = true;
+    member.weight = storage_->ramps[member.id].outset.load(kRelaxed);
+    // A second raise may have begun between two whole weights.
+    if (options_.table.policy == Policy::jump) member.weight = std::floor(member.weight);
+  }
+  if (!warming) return nullptr;
+  const Table* repaired = before == nullptr ? nullptr
+                          : before->outset  ? before->outset.get()
+                                            : &before->table;
+  try {
+    return std::make_unique<Table>(build_table(members, options_.table, repaired));
+  } catch (const std::invalid_argument&) {
+    return nullptr;  // such weights between others may need too large a table
+  }
+}
+
 void Balancer::rebuild() {
   if (!dirty_) return;
   const std::vector<bool> inside = subset();
@@ -354,13 +377,14 @@ void Balancer::rebuild() {
     for (const auto& [order, id] : group) {
       members.push_back({id, weight(id), entries_[id].hash, keys_.empty() ? nullptr : &keys_[id]});
     }
-    const Table* before = nullptr;
+    const Tier* before = nullptr;
     if (old != nullptr) {
       for (const auto& other : old->tiers) {
-        if (other->priority == place.first && other->remote == place.second) before = &other->table;
+        if (other->priority == place.first && other->remote == place.second) before = other.get();
       }
     }
-    tier->table = build_table(members, options_.table, before);
+    tier->table = build_table(members, options_.table, before != nullptr ? &before->table : nullptr);
+    tier->outset = build_outset(members, before);
     if (tier->table.kind == TableKind::scan) tier->least.resize(tier->table.weights);
     g->tiers.push_back(std::move(tier));
   }
@@ -388,6 +412,28 @@ void Balancer::rebuild() {
   Generation* replaced = generation_.exchange(g.release());
   if (replaced != nullptr) domain_.retire(replaced);
   domain_.reclaim();
+  align_start();
+}
+
+void Balancer::start_near(std::uint64_t position) {
+  position_.store(position, kRelaxed);
+  start_ = position;
+  anywhere_ = true;
+  if (!dirty_) align_start();
+}
+
+void Balancer::align_start() {
+  if (!anywhere_) return;
+  std::uint64_t held = start_;
+  const Tier* tier = generation()->sole.load(kRelaxed);
+  if (tier != nullptr && tier->table.kind == TableKind::schedule) {
+    const IdArray& ids = tier->table.ids;
+    std::vector<std::uint32_t> order(ids.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = ids[i];
+    const std::vector<std::uint32_t> starts = even_starts(order, entries_.size());
+    if (!starts.empty()) start_ += starts[mix64(start_) % starts.size()] - start_ % order.size();
+  }
+  anywhere_ = position_.compare_exchange_strong(held, start_, kRelaxed);
 }
 
 std::size_t Balancer::sample_size() const noexcept {

@@ -17,6 +17,10 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kUnmeasured = 1e300;  // load of a backend with requests under way and no answer yet
 
+// What slow start means to a look at a backend: it takes its part of all looks, or of the keys that are to
+// become its own, or this key was its own before.
+enum class Warming : std::uint8_t { by_look, by_key, ignored };
+
 }  // namespace
 
 // What one pick knows while it looks for a backend.
@@ -29,7 +33,11 @@ struct Balancer::Choice {
   double bound;        // in-flight requests for one unit of weight; infinity: no bound
   Reason reason;
   Id id = 0;
+  Warming warming = Warming::by_look;
 
+  double factor(const Balancer& balancer, Id id) const noexcept {
+    return (held(id) & kRamping) != 0 ? balancer.ramp_factor(storage, id, ask.now) : 1.0;
+  }
   std::uint8_t held(Id id) const noexcept {
     return static_cast<std::uint8_t>(storage.flags[id].load(kRelaxed) & mask);
   }
@@ -40,13 +48,32 @@ struct Balancer::Choice {
   }
 };
 
-double Balancer::ramp_factor(const Ramp& ramp, double now) const noexcept {
+// How much of its way to the new weight a backend has made, 0 to 1.
+double Balancer::ramp_part(const Ramp& ramp, double now) const noexcept {
   const double elapsed = std::max(now - ramp.start.load(kRelaxed), 0.001);
   if (elapsed >= options_.slow_start_s) return 1.0;
   double part = elapsed / options_.slow_start_s;
   if (options_.slow_start_aggression != 1.0) part = std::pow(part, 1.0 / options_.slow_start_aggression);
-  const auto from = static_cast<double>(ramp.from.load(kRelaxed));
-  return from + (1.0 - from) * std::max(options_.slow_start_min, part);
+  return std::max(options_.slow_start_min, part);
+}
+
+// The part of its weight that a backend has reached.
+double Balancer::ramp_factor(const Storage& storage, Id id, double now) const noexcept {
+  const Ramp& ramp = storage.ramps[id];
+  const double ratio = ramp.outset.load(kRelaxed) / storage.lanes[id].weight.load(kRelaxed);
+  const double from = ratio < 1.0 ? ratio : 1.0;  // also of 0 / 0
+  return from + (1.0 - from) * ramp_part(ramp, now);
+}
+
+// The part of the keys that are to become a backend's which it takes already: so many that its share of all
+// keys is that of the weight it has reached.
+double Balancer::ramp_keys(const Choice& choice, Id id) const noexcept {
+  const Table& table = choice.tier.table;
+  const bool even = ignores_weights(options_.table);
+  const double weight = even ? 1.0 : choice.storage.lanes[id].weight.load(kRelaxed);
+  const double total = even ? static_cast<double>(table.members.size()) : table.total_weight;
+  const double lacking = weight * (1.0 - ramp_factor(choice.storage, id, choice.ask.now));
+  return ramp_part(choice.storage.ramps[id], choice.ask.now) * total / (total - lacking);
 }
 
 // ok or drain_sticky: the backend may take this pick. Anything else: why it may not.
@@ -61,9 +88,10 @@ Reason Balancer::verdict(const Choice& choice, Id id) const noexcept {
       if (!choice.ask.keyed || !remembered(choice.ask.hash)) return Reason::rehashed;
       answer = Reason::drain_sticky;
     }
-    if ((held & kRamping) != 0 &&
-        unit(mix64(choice.salt ^ (id * kGolden))) >= ramp_factor(choice.storage.ramps[id], choice.ask.now)) {
-      return Reason::slow_start;
+    if ((held & kRamping) != 0 && choice.warming != Warming::ignored) {
+      const double part = choice.warming == Warming::by_key ? ramp_keys(choice, id)
+                                                            : ramp_factor(choice.storage, id, choice.ask.now);
+      if (unit(mix64(choice.salt ^ (id * kGolden))) >= part) return Reason::slow_start;
     }
   }
   return choice.over_bound(id) ? Reason::over_bound : answer;
@@ -78,7 +106,7 @@ Id Balancer::fallback(Choice& choice, std::uint64_t x) const noexcept {
     if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return 0.0;
     const std::uint8_t held = choice.held(id);
     if ((held & ~kRamping) != 0 || choice.over_bound(id)) return 0.0;
-    return table.weights[i] * (held != 0 ? ramp_factor(choice.storage.ramps[id], choice.ask.now) : 1.0);
+    return table.weights[i] * (held != 0 ? ramp_factor(choice.storage, id, choice.ask.now) : 1.0);
   };
   double total = 0.0;
   for (std::size_t i = 0; i < table.members.size(); ++i) total += open(i);
@@ -100,8 +128,10 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   const std::uint64_t hash = choice.ask.hash;
   Reason first = Reason::ok;
   Id owner = 0;
-  const auto accepts = [&](Id id) {
+  choice.warming = Warming::by_key;
+  const auto accepts = [&](Id id, std::uint64_t h) {
     if (owner == 0) owner = id;
+    choice.salt = h;
     const Reason answer = verdict(choice, id);
     if (choice.ask.trace != nullptr && std::none_of(choice.ask.trace->begin(), choice.ask.trace->end(),
                                                     [id](const Considered& seen) { return seen.id == id; })) {
@@ -113,9 +143,23 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
       return true;
     }
     if (first == Reason::ok && answer != Reason::empty) first = answer;
+    if (answer == Reason::slow_start && choice.tier.outset) {
+      // Not its key yet: it stays where it was.
+      const Id kept = choice.tier.outset->first_owner(h);
+      choice.warming = Warming::ignored;
+      const Reason stays = kept != 0 ? verdict(choice, kept) : Reason::empty;
+      choice.warming = Warming::by_key;
+      if (stays == Reason::ok || stays == Reason::drain_sticky) {
+        choice.id = kept;
+        // What was its own before is its own now.
+        if (kept == owner && first == Reason::slow_start) first = stays;
+        return true;
+      }
+    }
     return false;
   };
   const auto settle = [&] {
+    if (first == Reason::slow_start && choice.id == owner) first = Reason::ok;
     if (first != Reason::ok) choice.reason = first == Reason::overloaded ? Reason::rehashed : first;
   };
   switch (table.kind) {
@@ -127,7 +171,7 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
         const std::size_t n = table.ids.size();
         const std::size_t place =
             table.kind == TableKind::slots ? h % n : jump_hash(h, static_cast<std::uint32_t>(n));
-        if (accepts(table.ids[place])) return settle();
+        if (accepts(table.ids[place], h)) return settle();
       }
       break;
     }
@@ -138,7 +182,7 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
       for (std::size_t step = 0; step < n; ++step, i = i + 1 == n ? 0 : i + 1) {
         if (table.ring.owner(i) == before) continue;
         before = table.ring.owner(i);
-        if (accepts(before)) return settle();
+        if (accepts(before, hash)) return settle();
       }
       break;
     }
@@ -183,10 +227,10 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
         }
       }
       const Id chosen = choice.id;
-      if (best_anybody != 0) accepts(best_anybody);
+      if (best_anybody != 0 && accepts(best_anybody, hash)) return settle();
       choice.id = chosen;
       if (chosen != 0) {
-        if (chosen != best_anybody) accepts(chosen);
+        accepts(chosen, hash);
         return settle();
       }
     }
@@ -198,12 +242,12 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   }
 }
 
-// Whether b is to be preferred over a. Equal loads leave a, which was drawn first.
-bool Balancer::less_loaded(const Tier& tier, const Storage& storage, Id a, Id b) const noexcept {
+bool Balancer::less_loaded(const Tier& tier, const Storage& storage, Id a, Id b, double factor_a,
+                           double factor_b) const noexcept {
   const Lane& lane_a = storage.lanes[a];
   const Lane& lane_b = storage.lanes[b];
-  const double weight_a = lane_a.weight.load(kRelaxed);
-  const double weight_b = lane_b.weight.load(kRelaxed);
+  const double weight_a = lane_a.weight.load(kRelaxed) * factor_a;
+  const double weight_b = lane_b.weight.load(kRelaxed) * factor_b;
   const double pending_a = lane_a.in_flight.load(kRelaxed);
   const double pending_b = lane_b.in_flight.load(kRelaxed);
   if (!storage.latencies) return pending_b * weight_a < pending_a * weight_b;
@@ -225,6 +269,7 @@ void Balancer::choose_two(Choice& choice) const noexcept {
   for (int which = 0; which < 2; ++which) {
     for (int i = 0; i < kTries && drawn[which] == 0; ++i, x = next_draw(x)) {
       const Id id = table.alias_owner(x);
+      choice.salt = x;  // who is refused once may be drawn again
       if (id != drawn[0] && verdict(choice, id) == Reason::ok) drawn[which] = id;
     }
     if (drawn[which] == 0) {
@@ -243,7 +288,9 @@ void Balancer::choose_two(Choice& choice) const noexcept {
     }
   }
   choice.id = drawn[0];
-  if (drawn[1] != 0 && drawn[0] != 0 && less_loaded(choice.tier, choice.storage, drawn[0], drawn[1])) {
+  if (drawn[1] != 0 && drawn[0] != 0 &&
+      less_loaded(choice.tier, choice.storage, drawn[0], drawn[1], choice.factor(*this, drawn[0]),
+                  choice.factor(*this, drawn[1]))) {
     choice.id = drawn[1];
   }
   if (choice.ask.trace != nullptr) {
@@ -253,11 +300,15 @@ void Balancer::choose_two(Choice& choice) const noexcept {
   }
 }
 
-// The least load of all; among equal ones by weight.
+// The least load of all; among equal ones by weight. Who is in slow start has the weight that it has reached.
 void Balancer::choose_least(Choice& choice) const noexcept {
   const Table& table = choice.tier.table;
   const bool everybody = choice.tier.flagged.load(kRelaxed) == 0 && choice.ask.exclude == nullptr;
+  choice.warming = Warming::ignored;
   const auto open = [&](Id id) { return everybody || verdict(choice, id) == Reason::ok; };
+  const auto weight_of = [&](std::size_t i) {
+    return everybody ? table.weights[i] : table.weights[i] * choice.factor(*this, table.members[i]);
+  };
   // Loads in-flight / weight are compared crosswise: -1, 0, 1.
   const auto compare = [](double pending, double weight, double least, double least_weight) {
     const double mine = pending * least_weight;
@@ -270,14 +321,15 @@ void Balancer::choose_least(Choice& choice) const noexcept {
   for (std::size_t i = 0; i < table.members.size(); ++i) {
     const Id id = table.members[i];
     if (!open(id)) continue;
+    const double weight = weight_of(i);
     const double pending = choice.storage.lanes[id].in_flight.load(kRelaxed);
-    const int order = tied == 0.0 ? -1 : compare(pending, table.weights[i], least, least_weight);
+    const int order = tied == 0.0 ? -1 : compare(pending, weight, least, least_weight);
     if (order < 0) {
       least = pending;
-      least_weight = table.weights[i];
-      tied = table.weights[i];
+      least_weight = weight;
+      tied = weight;
     } else if (order == 0) {
-      tied += table.weights[i];
+      tied += weight;
     }
   }
   if (tied == 0.0) {
@@ -287,11 +339,12 @@ void Balancer::choose_least(Choice& choice) const noexcept {
     for (std::size_t i = 0; i < table.members.size(); ++i) {
       const Id id = table.members[i];
       if (!open(id)) continue;
+      const double weight = weight_of(i);
       const double pending = choice.storage.lanes[id].in_flight.load(kRelaxed);
-      if (compare(pending, table.weights[i], least, least_weight) != 0) continue;
+      if (compare(pending, weight, least, least_weight) != 0) continue;
       choice.id = id;
-      if (left < table.weights[i]) break;
-      left -= table.weights[i];
+      if (left < weight) break;
+      left -= weight;
     }
   }
   if (choice.ask.trace != nullptr && choice.id != 0) choice.ask.trace->push_back({choice.id, Reason::ok});

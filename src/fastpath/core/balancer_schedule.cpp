@@ -71,6 +71,64 @@ std::vector<std::uint32_t> even_schedule(const std::vector<std::uint64_t>& weigh
   return order;
 }
 
+std::vector<std::uint32_t> even_starts(const std::vector<std::uint32_t>& order, std::size_t n) {
+  const auto period = static_cast<std::int64_t>(order.size());
+  std::vector<std::int64_t> weight(n, 0);
+  for (const std::uint32_t i : order) ++weight[i];
+  // How far a backend is ahead of its share at a step, times the period. It falls but for its own picks, so
+  // that extremes are just before and after those.
+  struct Range {
+    std::int64_t least = 0;
+    std::int64_t most = 0;
+    std::int64_t count = 0;
+    std::int64_t since = 0;  // the step after its last pick
+  };
+  std::vector<Range> ranges(n);
+  for (std::int64_t step = 0; step < period; ++step) {
+    const std::uint32_t i = order[static_cast<std::size_t>(step)];
+    Range& range = ranges[i];
+    range.least = std::min(range.least, range.count * period - weight[i] * step);
+    ++range.count;
+    range.most = std::max(range.most, range.count * period - weight[i] * (step + 1));
+  }
+  // From a start at which it is ahead by d, all deviations are less by d: most - period < d < least + period.
+  // How many backends allow a start, as differences from one step to the next.
+  std::vector<std::int64_t> allow(order.size() + 1, 0);
+  const auto stretch = [&](std::uint32_t i, std::int64_t end) {
+    const Range& range = ranges[i];
+    const std::int64_t ahead = range.count * period;  // less weight * step
+    std::int64_t first = range.since;
+    if (const std::int64_t over = ahead - range.least - period; over >= 0) {
+      first = std::max(first, over / weight[i] + 1);
+    }
+    const std::int64_t under = ahead - range.most + period;
+    const std::int64_t last = under <= 0 ? 0 : std::min(end, (under - 1) / weight[i] + 1);
+    if (first >= last) return;
+    ++allow[static_cast<std::size_t>(first)];
+    --allow[static_cast<std::size_t>(last)];
+  };
+  for (Range& range : ranges) range.count = 0;
+  for (std::int64_t step = 0; step < period; ++step) {
+    const std::uint32_t i = order[static_cast<std::size_t>(step)];
+    stretch(i, step + 1);
+    ++ranges[i].count;
+    ranges[i].since = step + 1;
+  }
+  std::int64_t users = 0;
+  for (std::uint32_t i = 0; i < n; ++i) {
+    if (weight[i] == 0) continue;
+    ++users;
+    stretch(i, period);
+  }
+  std::vector<std::uint32_t> starts;
+  std::int64_t allowed = 0;
+  for (std::uint32_t step = 0; step < order.size(); ++step) {
+    allowed += allow[step];
+    if (allowed == users) starts.push_back(step);
+  }
+  return starts;
+}
+
 // The walk of the Linux virtual server: a threshold falls from the largest weight by the greatest common
 // divisor, and everybody at or above it is chosen in turn.
 std::vector<std::uint32_t> lvs_schedule(const std::vector<std::uint64_t>& weights) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "fastpath/balance/draw.hpp"
+#include "fastpath/balance/sticky.hpp"
 #include "fastpath/balance/table.hpp"
 #include "fastpath/balance/tournament.hpp"
 #include "fastpath/cpu.hpp"
@@ -107,7 +108,7 @@ struct Latency {
 
 struct Ramp {
   std::atomic<double> start{0.0};
-  std::atomic<float> from{0.0F};
+  std::atomic<double> outset{0.0};  // the weight at the start
 
   void copy_from(const Ramp& other) noexcept;
 };
@@ -126,6 +127,9 @@ struct Storage {
 // The backends of one priority, or of the local zone in it, or of the other zones.
 struct Tier {
   Table table;
+  // By key, while some are in slow start: the table by the weights from which they began. A key that they do
+  // not take yet stays with its owner there. Null: none.
+  std::unique_ptr<Table> outset;
   int priority = 0;
   std::size_t rank = 0;  // of the priority, from 0
   bool remote = false;   // other zones, while the local one has members in this priority
@@ -230,7 +234,9 @@ class Balancer {
     ask.key = key;
     ask.key_size = size;
     ask.now = now;
-    return decide(ask).id;
+    const Decision decision = decide(ask);
+    if (decision.reason < Reason::rehashed || decision.reason == Reason::drain_sticky) remember(hash);
+    return decision.id;
   }
   // The whole rule, of which the calls above are shortcuts. Advances nothing.
   Decision decide(const Ask& ask) const noexcept;
@@ -240,14 +246,17 @@ class Balancer {
   // For n keys of `size` bytes each, hashed by XXH3-64.
   void pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* ids, std::size_t n, double now);
   void remember(std::uint64_t hash) noexcept {
-    if (sticky_) {
-      const std::uint64_t mixed = hash * kGolden;
-      sticky_[mixed >> sticky_shift_].store(sticky_tag(mixed), std::memory_order_relaxed);
-    }
+    if (sticky_) sticky_->add(hash);
   }
 
   std::uint64_t position() const noexcept { return position_.load(std::memory_order_relaxed); }
-  void set_position(std::uint64_t position) noexcept { position_.store(position, std::memory_order_relaxed); }
+  void set_position(std::uint64_t position) noexcept {
+    position_.store(position, std::memory_order_relaxed);
+    anywhere_ = false;
+  }
+  // Picks begin near this position: at the next rebuild() it goes, if nobody has picked yet, to where a
+  // schedule can begin without a pick too much or too few for anybody.
+  void start_near(std::uint64_t position);
 
   // --- members
   void reserve(std::size_t more);  // before so many are added
@@ -366,22 +375,20 @@ class Balancer {
     return {id, Reason::ok, ask.position + 1};
   }
 
-  static std::uint16_t sticky_tag(std::uint64_t mixed) noexcept {
-    return static_cast<std::uint16_t>(mixed | 1);
-  }
-  bool remembered(std::uint64_t hash) const noexcept {
-    if (!sticky_) return false;
-    const std::uint64_t mixed = hash * kGolden;
-    return sticky_[mixed >> sticky_shift_].load(std::memory_order_relaxed) == sticky_tag(mixed);
-  }
+  bool remembered(std::uint64_t hash) const noexcept { return sticky_ && sticky_->contains(hash); }
   struct Choice;
-  double ramp_factor(const Ramp& ramp, double now) const noexcept;
+  double ramp_part(const Ramp& ramp, double now) const noexcept;
+  double ramp_factor(const Storage& storage, Id id, double now) const noexcept;
+  double ramp_keys(const Choice& choice, Id id) const noexcept;
   Reason verdict(const Choice& choice, Id id) const noexcept;
   Id fallback(Choice& choice, std::uint64_t x) const noexcept;
   void choose_hashed(Choice& choice) const noexcept;
   void choose_two(Choice& choice) const noexcept;
   void choose_least(Choice& choice) const noexcept;
-  bool less_loaded(const Tier& tier, const Storage& storage, Id a, Id b) const noexcept;
+  // Whether b is to be preferred over a. Equal loads leave a, which was drawn first. The factors are of slow
+  // start.
+  bool less_loaded(const Tier& tier, const Storage& storage, Id a, Id b, double factor_a = 1.0,
+                   double factor_b = 1.0) const noexcept;
   Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask,
                      std::uint64_t cursor) const noexcept;
   void measure(Latency& latency, double seen, double now);
@@ -390,20 +397,23 @@ class Balancer {
   void set_flags(Id id, std::uint8_t set, std::uint8_t clear);
   void count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept;
   void publish_loads(Generation& generation);
+  void align_start();
   static void publish_weight(Tier& tier) noexcept;
   void eject(Id id, double now);
   void sweep(double now);
   void schedule_event();
   void reset(Id id);
-  void start_ramp(Id id, double from, double now);
+  void start_ramp(Id id, double outset, double now);
   std::vector<bool> subset() const;
+  std::unique_ptr<Table> build_outset(std::vector<Member> members, const Tier* before) const;
 
   Options options_;
   std::atomic<std::uint64_t> position_{0};
   std::atomic<Generation*> generation_{nullptr};
-  std::unique_ptr<std::atomic<std::uint16_t>[]> sticky_;
-  int sticky_shift_ = 0;
+  std::unique_ptr<Sticky> sticky_;
   bool dirty_ = false;
+  bool anywhere_ = false;  // picks begin at any position, and have not begun
+  std::uint64_t start_ = 0;
   double next_event_ = std::numeric_limits<double>::infinity();
 
   std::shared_ptr<Storage> storage_;

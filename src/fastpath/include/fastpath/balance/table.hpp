@@ -61,6 +61,11 @@ inline bool needs_keys(const TableOptions& options) noexcept {
          (options.compat != Compat::none && is_hash_policy(options.policy));
 }
 
+inline bool ignores_weights(const TableOptions& options) noexcept {
+  return options.policy == Policy::round_robin || options.policy == Policy::random ||
+         options.compat == Compat::pymemcache;
+}
+
 // Ids in two bytes each while they fit.
 class IdArray {
  public:
@@ -180,6 +185,9 @@ Table build_table(const std::vector<Member>& members, const TableOptions& option
 // The parts, each of which the tests hold against known answers.
 std::vector<std::uint32_t> smooth_schedule(const std::vector<std::uint64_t>& weights);  // nginx's order
 std::vector<std::uint32_t> even_schedule(const std::vector<std::uint64_t>& weights);    // deviation below 1
+// Where picks may begin in such an order (whose indexes are below n), so that again no prefix is a whole pick
+// off.
+std::vector<std::uint32_t> even_starts(const std::vector<std::uint32_t>& order, std::size_t n);
 std::vector<std::uint32_t> lvs_schedule(const std::vector<std::uint64_t>& weights);  // gcd and current weight
 std::vector<std::uint16_t> stride_weights(const std::vector<double>& weights,
                                           bool grpc);  // empty: no scheduler
