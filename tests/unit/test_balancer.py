@@ -925,6 +925,19 @@ def test_outliers_are_ejected_and_come_back() -> None:
     assert not balancer.status("0").ejected
 
 
+def test_success_rates_far_below_the_mean_are_ejected() -> None:
+    clock = Clock()
+    outlier = OutlierDetection(consecutive_failures=0, failure_share=0.0, jitter_s=0, max_ejected=0.5)
+    balancer = Balancer([str(i) for i in range(5)], outlier=outlier, clock=clock)
+    for i in range(100):
+        for id in "01234":
+            balancer.report(id, ok=id != "0" or i % 2 == 0)
+    clock.now += outlier.interval_s
+    balancer.pick()
+    # Rates of 50 and four times 100: the mean is 90, the deviation 20, and 90 - 1.9 * 20 = 52.
+    assert [balancer.status(id).ejected for id in "01234"] == [True, False, False, False, False]
+
+
 def test_outlier_jitter_spreads_the_return() -> None:
     clock = Clock()
     outlier = OutlierDetection(consecutive_failures=1, max_ejected=1.0, jitter_s=10.0)
