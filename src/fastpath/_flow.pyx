@@ -31,7 +31,7 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
         cbool counts
         uint64_t seed
     ctypedef struct FlowRecord "fastpath::FlowTable::Flow":
-        pass
+        uint32_t value
     ctypedef struct FlowPut "fastpath::FlowTable::Put":
         cbool added
         uint32_t previous
@@ -158,7 +158,7 @@ cdef class FlowTable:
         A flow that was inserted longer ago is over. None: never.
     clock : callable, optional
         Seconds as a float; :func:`time.monotonic` unless told. Kept in milliseconds. Where it runs backwards or
-        gives no number, time stands still.
+        gives NaN or an infinity, time stands still.
     dtype : None or "uint32", optional
         As in :class:`fastpath.ExactTable`: objects and ids, or integers.
     counters : bool, default False
@@ -466,12 +466,14 @@ cdef class FlowTable:
         return added
 
     def delete(self, key):
-        """Remove a flow; KeyError if it is not there."""
+        """Remove a flow; KeyError if it is not there, or is over."""
         cdef Py_buffer view
+        cdef uint64_t now_ms = self.now()
         cdef uint32_t value = 0
         view.buf = NULL
         cdef const uint8_t* data = self.key_of(key, &view)
         cdef bint hit
+        cdef bint live = self.table.get().peek(data, now_ms, &value)
         if self.table.get().busy():
             with nogil:
                 hit = self.table.get().erase(data, &value)
@@ -479,10 +481,10 @@ cdef class FlowTable:
             hit = self.table.get().erase(data, &value)
         if view.buf != NULL:
             PyBuffer_Release(&view)
-        if not hit:
-            raise KeyError(key)
-        if self.objects is not None:
+        if hit and self.objects is not None:
             self.objects.release(value)
+        if not (hit and live):
+            raise KeyError(key)
 
     def __delitem__(self, key):
         self.delete(key)
@@ -525,9 +527,10 @@ cdef class FlowTable:
         self.release_all(gone)
 
     cdef tuple flows(self):
-        """Keys (uint8[n, key_size]) and records (RECORD) of all live flows."""
+        """Keys (uint8[n, key_size]), records (RECORD) and objects (None for integers) of all live flows."""
         cdef vector[uint8_t] keys
         cdef vector[FlowRecord] flows
+        cdef size_t i
         cdef uint64_t now_ms = self.now()
         if self.objects is None:
             with nogil:
@@ -535,13 +538,21 @@ cdef class FlowTable:
         else:
             # With the GIL: an id belongs to its object until a writer gets to give it back.
             self.table.get().export_to(now_ms, keys, flows)
+            # What is allocated from here on may end other objects, and their ends may edit this table.
+            for i in range(flows.size()):
+                self.objects.hold(flows[i].value)
         cdef size_t n = flows.size()
         cdef cnp.ndarray packed = np.empty((n, self.options.key_size), np.uint8)
         cdef cnp.ndarray records = np.empty(n, RECORD)
         if n:
             memcpy(cnp.PyArray_DATA(packed), keys.data(), keys.size())
             memcpy(cnp.PyArray_DATA(records), flows.data(), n * sizeof(FlowRecord))
-        return packed, records
+        values = None
+        if self.objects is not None:
+            values = [self.objects.at(flows[i].value) for i in range(n)]
+            for i in range(n):
+                self.objects.release(flows[i].value)
+        return packed, records, values
 
     def to_array(self):
         """All live flows as a structured array, at one point in time, in no order.
@@ -550,7 +561,7 @@ cdef class FlowTable:
         ``packets``, ``bytes`` (uint64; 0 unless the table counts), ``idle_timeout_s``, ``absolute_timeout_s``
         (float64; inf: none). Idle times and ages end at 2**31 ms (24 days).
         """
-        packed, records = self.flows()
+        packed, records, _ = self.flows()
         result = np.empty(
             len(records),
             [
@@ -576,9 +587,10 @@ cdef class FlowTable:
 
     def items(self):
         """List of ``(key, value)`` of the live flows, at one point in time, in no order."""
-        packed, records = self.flows()
-        numbers = records["value"].tolist()
-        return [(key.tobytes(), self.value_of(number)) for key, number in zip(packed, numbers)]
+        packed, records, values = self.flows()
+        if values is None:
+            values = records["value"].tolist()
+        return [(key.tobytes(), value) for key, value in zip(packed, values)]
 
     def __iter__(self):
         return iter([key for key, _ in self.items()])
@@ -644,11 +656,7 @@ cdef class FlowTable:
         }
 
     def _state(self):
-        packed, records = self.flows()
-        values = None
-        if self.objects is not None:
-            values = [self.value_of(number) for number in records["value"].tolist()]
-        return packed, records, values
+        return self.flows()
 
     def copy(self):
         """A table of its own with the same live flows: idle times, ages, timeouts, counters. Its seed is new."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import ipaddress
 import pickle
 import threading
@@ -482,3 +483,43 @@ def test_bad_five_tuple(arguments: Any, options: Any, error: type[Exception]) ->
 def test_bad_five_tuples(arguments: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         five_tuples(*arguments)
+
+
+def test_listing_holds_its_objects_while_others_end() -> None:
+    class Ending:
+        def __init__(self, table: FlowTable) -> None:
+            self.table, self.self = table, self  # a cycle, so that a collection ends it
+
+        def __del__(self) -> None:
+            self.table.clear()
+            for number in range(1000):
+                self.table.insert(number.to_bytes(8, "big"), ("late", number))
+
+    table = FlowTable(8, capacity=4096)
+    before = gc.get_threshold()
+    gc.set_threshold(5)
+    try:
+        for listing in (table.items, table.copy):
+            table.clear()
+            for number in range(1000):
+                table.insert(number.to_bytes(8, "big"), ("early", number))
+            Ending(table)
+            found = listing()
+            pairs = found if isinstance(found, list) else found.items()
+            assert len(pairs) == 1000
+            assert all(value[1] == int.from_bytes(key, "big") for key, value in pairs)
+            assert len({value[0] for _, value in pairs}) == 1
+    finally:
+        gc.set_threshold(*before)
+
+
+def test_deleting_a_flow_that_is_over() -> None:
+    now = [0.0]
+    table = FlowTable(8, capacity=100, idle_timeout_s=60, clock=lambda: now[0])
+    table.insert(b"12345678", "x")
+    now[0] = 61
+    with pytest.raises(KeyError):
+        table.delete(b"12345678")
+    assert len(table) == 0
+    assert table.values is not None
+    assert "x" not in table.values

@@ -536,3 +536,72 @@ def test_bad_batches(arguments: Any, options: Any, error: type[Exception]) -> No
     with pytest.raises(error):
         Policy().decide_many(*arguments, **options)
     assert Policy().decide_many(np.zeros(0, np.uint32), np.zeros(0, np.uint32), 6).shape == (0,)
+
+
+def test_answers_may_be_written_over_any_part_of_the_packets() -> None:
+    policy = Policy([Rule("allow", src="10.0.0.0/8", id=1), Rule("allow", dst="10.0.0.0/9", id=2)])
+    random = np.random.default_rng(1)
+    for compiled in (False, True):
+        if compiled:
+            policy.compile()
+        for shift in (0, 1, 2):
+            memory = random.integers(0x09000000, 0x0B000000, 4002, dtype=np.uint32)
+            other = random.integers(0x09000000, 0x0B000000, 4000, dtype=np.uint32)
+            for flip in (False, True):
+                packets = memory[:4000], other
+                want = policy.decide_many(*(packets[::-1] if flip else packets), 6)
+                again = memory.copy()
+                packets = again[:4000], other
+                out = again[shift : shift + 4000]
+                got = policy.decide_many(*(packets[::-1] if flip else packets), 6, out=out)
+                assert got is out
+                assert np.array_equal(got, want)
+
+
+def test_ids_that_edit_the_policy_are_refused() -> None:
+    class Editing:
+        def __init__(self, policy: Policy) -> None:
+            self.policy = policy
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            self.policy.insert(Rule("deny"))
+            return False
+
+    policy = Policy()
+    policy.insert(Rule("allow", id=Editing(policy)))
+    with pytest.raises(RuntimeError, match="must not edit"):
+        policy.insert(Rule("allow", id=Editing(policy)))
+    assert len(policy) == 1
+    policy.insert(Rule("deny"))
+    assert len(policy) == 2
+
+
+def test_numbers_made_up_leave_given_ids_alone() -> None:
+    policy = Policy([Rule("allow"), Rule("deny", id=1), Rule("deny"), Rule("deny", id=3)])
+    assert [rule.id for rule in policy] == [2, 1, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"src": 2**40}, ValueError),
+        ({"src": (2**40, 128)}, ValueError),
+        ({"src": ()}, ValueError),
+        ({"src": ("10.0.0.0", 8, 9)}, ValueError),
+        ({"src": "fe80::%eth0/64"}, ValueError),
+        ({"src_ports": b"\x01\x02"}, TypeError),
+        ({"src_ports": True}, TypeError),
+        ({"protocol": True}, TypeError),
+    ],
+)
+def test_rules_that_say_something_else(arguments: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Rule("allow", **arguments)
+
+
+def test_rules_take_integers_of_any_kind() -> None:
+    rule = Rule("allow", src=0x0A000001, dst=(0x0A000000, 8), src_ports=np.uint16(80))
+    assert (str(rule.src), str(rule.dst), rule.src_ports) == ("10.0.0.1/32", "10.0.0.0/8", (80, 80))

@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -63,23 +64,39 @@ def _protocol(protocol: object) -> int:
             known = ", ".join(_PROTOCOLS)
             raise ValueError(f"protocol must be 0..255 or one of {known}, got {protocol!r}")
         return _PROTOCOLS[protocol.lower()]
+    if isinstance(protocol, bool):
+        raise TypeError(f"protocol must be an int or a name, got {protocol}")
     return checked_integer(protocol, "protocol", 255)
 
 
 def _network(prefix: object, name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    if prefix is None or isinstance(prefix, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        return prefix
+    if prefix is None:
+        return None
     if isinstance(prefix, bool) or not isinstance(
-        prefix, str | bytes | int | tuple | ipaddress.IPv4Address | ipaddress.IPv6Address
+        prefix,
+        str
+        | bytes
+        | int
+        | tuple
+        | ipaddress.IPv4Address
+        | ipaddress.IPv6Address
+        | ipaddress.IPv4Network
+        | ipaddress.IPv6Network,
     ):
         raise TypeError(f"{name} must be a prefix or None, got {type(prefix).__name__}")
-    return ipaddress.ip_network(prefix)
+    if isinstance(prefix, tuple) and len(prefix) != 2:
+        raise ValueError(f"{name} must be a prefix or (address, length), got {len(prefix)} items")
+    address = prefix[0] if isinstance(prefix, tuple) else prefix
+    made = ipaddress.IPv4Network(prefix) if isinstance(address, int) else ipaddress.ip_network(prefix)
+    if isinstance(made, ipaddress.IPv6Network) and made.network_address.scope_id is not None:
+        raise ValueError(f"{name} must be a prefix without a scope, got {prefix!r}")
+    return made
 
 
 def _ports(ports: object, name: str) -> tuple[int, int]:
-    if isinstance(ports, int):
+    if hasattr(ports, "__index__") and not isinstance(ports, bool):
         ports = (ports, ports)
-    if isinstance(ports, str) or not isinstance(ports, Sequence):
+    if isinstance(ports, str | bytes | bytearray | bool) or not isinstance(ports, Sequence):
         raise TypeError(f"{name} must be a (first, last) pair or one port, got {type(ports).__name__}")
     if len(ports) != 2:
         raise ValueError(f"{name} must be a (first, last) pair, got {len(ports)} numbers")
@@ -222,7 +239,8 @@ class Policy:
         if seed is None:
             seed = secrets.randbits(64)
         self._core = PolicyCore(checked_integer(seed, "seed", 2**64 - 1))
-        self._editing = threading.Lock()
+        self._lock = threading.Lock()
+        self._editor = 0  # the thread that holds it
         self._orders: list[int] = []  # of the rules, ascending
         self._rules: list[Rule] = []
         self._entries: dict[Hashable, _Entry] = {}
@@ -244,6 +262,19 @@ class Policy:
     def default(self, action: Action) -> None:
         self._default = _action(action)
         self._allows[0] = action == "allow"
+
+    @contextmanager
+    def _editing(self) -> Iterator[None]:
+        if self._editor == threading.get_ident():
+            raise RuntimeError(
+                "hashing or comparing a rule's id must not edit the policy that is being edited"
+            )
+        with self._lock:
+            self._editor = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._editor = 0
 
     def _checked(self, rule: object, taken: Any) -> Rule:
         if not isinstance(rule, Rule):
@@ -274,11 +305,14 @@ class Policy:
         if isinstance(rules, Rule) or not isinstance(rules, Iterable):
             raise TypeError(f"rules must be an iterable of Rule, got {type(rules).__name__}")
         given = list(rules)
-        with self._editing:
+        with self._editing():
+            # Ids that are given come before numbers that are made up.
+            claimed = {rule.id for rule in given if isinstance(rule, Rule)}
             checked: dict[Hashable, Rule] = {}
             for each in given:
-                rule = self._checked(each, checked)
+                rule = self._checked(each, claimed if getattr(each, "id", 0) is None else checked)
                 checked[rule.id] = rule
+                claimed.add(rule.id)
             self._publish(
                 [_Entry(rule, _GAP * (i + 1), self._number(rule)) for i, rule in enumerate(checked.values())],
                 keep_hits=False,
@@ -314,7 +348,7 @@ class Policy:
         ValueError
             Another rule has the id of this one.
         """
-        with self._editing:
+        with self._editing():
             rule = self._checked(rule, self._entries)
             at = len(self._rules)
             if before is not None:
@@ -336,7 +370,7 @@ class Policy:
 
     def delete(self, rule_id: Hashable) -> None:
         """Remove a rule; KeyError if there is none of this id."""
-        with self._editing:
+        with self._editing():
             entry = self._entries[rule_id]
             self._core.erase(entry.fields)
             del self._entries[rule_id]
@@ -408,12 +442,16 @@ class Policy:
             raise TypeError(f"out must be uint32[{n}], got {getattr(out, 'dtype', type(out).__name__)}")
         elif out.shape != (n,) or not out.flags.c_contiguous or not out.flags.writeable:
             raise ValueError(f"out must be a writeable, contiguous uint32[{n}], got shape {out.shape}")
+        def apart(column: NDArray[Any]) -> NDArray[Any]:
+            # What an answer would be written over is copied first.
+            return column.copy() if np.may_share_memory(column, out) else column
+
         self._core.decide_many(
-            np.ascontiguousarray(srcs),
-            np.ascontiguousarray(dsts),
-            checked_column(protocols, n, "protocols", np.uint8),
-            checked_column(src_ports, n, "src_ports", np.uint16),
-            checked_column(dst_ports, n, "dst_ports", np.uint16),
+            apart(np.ascontiguousarray(srcs)),
+            apart(np.ascontiguousarray(dsts)),
+            apart(checked_column(protocols, n, "protocols", np.uint8)),
+            apart(checked_column(src_ports, n, "src_ports", np.uint16)),
+            apart(checked_column(dst_ports, n, "dst_ports", np.uint16)),
             out,
         )
         return out
