@@ -363,9 +363,10 @@ cdef class Fdb:
         cdef cnp.ndarray tags
         cdef const uint16_t* tag_data = NULL
         if vlans is not None:
-            tags = self.vlans_of(vlans, n)
+            tags = apart_from(self.vlans_of(vlans, n), out)
             tag_data = <const uint16_t*> cnp.PyArray_DATA(tags)
         cdef cnp.ndarray result = checked_out(out, n)
+        addresses = apart_from(addresses, out)
         cdef const uint64_t* mac_data = <const uint64_t*> cnp.PyArray_DATA(addresses)
         cdef uint32_t* found = <uint32_t*> cnp.PyArray_DATA(result)
         cdef double now_s = self.now()

@@ -488,3 +488,13 @@ def test_random_histories_keep_the_lists_of_ports_right() -> None:
             assert sum(entry.port == number and not entry.static for entry in entries) <= 40
         probes = [int(entry.mac.replace(":", ""), 16) for entry in entries]
         assert fdb.lookup_many(np.array(probes, np.uint64)).tolist() == [entry.port for entry in entries]
+
+
+def test_answers_may_be_written_over_the_stations() -> None:
+    fdb = Fdb(dtype="uint32")
+    macs = stations(0, 1000)
+    fdb.learn_many(macs, np.arange(1000, dtype=np.uint32))
+    for shift in (0, 1, 1000):
+        again = macs.copy()
+        out = again.view(np.uint32)[shift : shift + 1000]
+        assert fdb.lookup_many(again, out=out).tolist() == list(range(1000))
