@@ -12,7 +12,6 @@ from libcpp cimport bool as cbool
 from libcpp.memory cimport make_unique, shared_ptr, unique_ptr
 from libcpp.optional cimport optional
 from libcpp.string cimport string
-from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 import numpy as np
@@ -600,7 +599,8 @@ cdef class FibCore:
         try:
             self.table.get().clear()
             if self.owner == 0 and self.holders == 0:
-                forgotten = self._values, self._ids, self.spare, self._frozen, self._spread
+                # Kept to the end of the call: next hops end after the lock is free.
+                _forgotten = self._values, self._ids, self.spare, self._frozen, self._spread
                 self._values, self._ids, self.spare, self._frozen, self._spread = [None], {}, [], None, None
         finally:
             self.unlock(True)

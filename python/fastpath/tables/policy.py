@@ -442,6 +442,7 @@ class Policy:
             raise TypeError(f"out must be uint32[{n}], got {getattr(out, 'dtype', type(out).__name__)}")
         elif out.shape != (n,) or not out.flags.c_contiguous or not out.flags.writeable:
             raise ValueError(f"out must be a writeable, contiguous uint32[{n}], got shape {out.shape}")
+
         def apart(column: NDArray[Any]) -> NDArray[Any]:
             # What an answer would be written over is copied first.
             return column.copy() if np.may_share_memory(column, out) else column
