@@ -50,7 +50,7 @@ def test_fastpath_pick_with_outlier_detection(measure, policy: str) -> None:
 
 
 @pytest.mark.benchmark(group="pick()")
-def test_an_empty_cython_method(measure) -> None:
+def test_limit_an_empty_cython_method(measure) -> None:
     lease = made("random").acquire()
     lease.release()
     measure(lease.release)

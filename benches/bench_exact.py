@@ -1,7 +1,7 @@
 """ExactTable, ForwardingTable and Fdb beside rte_hash, dict and searchsorted; look-ups in random order.
 
-`reading_one_line` is no table: it reads a line of as much memory for each key, which is what the machine
-allows.
+`limit_reading_one_line` is no table: it reads a line of as much memory for each key, which is what the
+machine allows.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class TestLookupMany:
         out = np.empty(len(probes), np.uint32)
         measure(lambda: table.lookup_many(probes, out=out), operations=len(probes))
 
-    def test_reading_one_line(self, dpdk, table, keys, probes, measure):
+    def test_limit_reading_one_line(self, dpdk, table, keys, probes, measure):
         memory = np.zeros(table.nbytes // 64 * 64, np.uint8)
         memory[:] = 1
         out = np.empty(len(probes), np.uint32)

@@ -171,7 +171,7 @@ class TestBatch:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_random_gather(tables, tmp_path, family, benchmark, measure) -> None:
+def test_limit_random_gather(tables, tmp_path, family, benchmark, measure) -> None:
     benchmark.group = "fib: roofline, a random gather from as many bytes as the table has"
     library = compiled("roofline.cpp", tmp_path, "-std=c++20")
     library.roofline_memory.restype = ctypes.c_void_p

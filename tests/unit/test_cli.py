@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastpath.cli import control, main
+from fastpath.cli.bench import rows_of
 from fastpath.cli.output import table
 from fastpath.cli.serve import calls_of, load, parse_endpoint
 from fastpath.dns import Resolver
@@ -370,3 +372,21 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bench_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nonsense"]) == 1
     assert "there are:" in capsys.readouterr().err
+
+
+def test_bench_rows_tell_peers_from_limits() -> None:
+    def row(name: str, median: float) -> dict[str, Any]:
+        return {
+            "fullname": f"benches/bench_x.py::{name}",
+            "name": name,
+            "group": "x: hits",
+            "extra_info": {"operations": 10},
+            "stats": {"median": median, "iqr": 0.0},
+        }
+
+    names = {"test_fastpath": 2e-8, "test_peer": 6e-8, "test_slow_peer": 9e-8, "test_limit_line": 1e-8}
+    rows = {row["name"]: row for row in rows_of({"benchmarks": [row(*item) for item in names.items()]})}
+    assert list(rows) == ["limit_line", "fastpath", "peer", "slow_peer"]
+    assert rows["fastpath"]["ratio"] == pytest.approx(3)
+    assert rows["fastpath"]["of_limit"] == pytest.approx(0.5)
+    assert rows["peer"]["ratio"] is None
