@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from typing import NoReturn
 
 from fastpath.cli.demo import STOP_SIGNALS, add_arguments
 from fastpath.cli.demo.isolation import Missing, isolate
+
+STOPPED = 130
 
 
 def _stop(*_: object) -> NoReturn:
@@ -24,11 +27,10 @@ def main() -> int:
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, _stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return _tell()
     except KeyboardInterrupt:
         print("fastpath demo: stopped; nothing is left behind", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 def _tell() -> int:
@@ -42,8 +44,17 @@ def _tell() -> int:
         return 1
     from fastpath.cli.demo.story import tell
 
+    # Not before: a signal in the midst of an import would come out as that import's failure.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     return tell(as_json=options.json, addresses=options.addresses)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == STOPPED:
+        # sys.exit() would end the process by SIGINT if the interrupt, though handled, had passed through code
+        # that a library ran from C.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
