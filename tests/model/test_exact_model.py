@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from twins import both
 
 from fastpath import ExactTable, Fdb, ForwardingTable
 from fastpath.reference import exact as reference
 
 SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None)
 VALUES = st.one_of(st.integers(0, 5), st.text(max_size=2), st.just(()), st.none(), st.just([]))
-
-
-def both(compiled: Callable[[], Any], twin: Callable[[], Any]) -> Any:
-    """What both give, errors included."""
-    try:
-        expected = twin()
-    except (TypeError, ValueError, KeyError) as error:
-        with pytest.raises(type(error)):
-            compiled()
-        return None
-    assert compiled() == expected
-    return expected
 
 
 class ExactMachine(RuleBasedStateMachine):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from twins import both
 
 from fastpath import FlowTable
 from fastpath.reference import flow as reference
@@ -31,18 +30,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def both(compiled: Callable[[], Any], twin: Callable[[], Any]) -> Any:
-    """What both give, errors included."""
-    try:
-        expected = twin()
-    except (TypeError, ValueError, KeyError) as error:
-        with pytest.raises(type(error)):
-            compiled()
-        return None
-    assert compiled() == expected
-    return expected
 
 
 class FlowMachine(RuleBasedStateMachine):
