@@ -14,6 +14,7 @@ import pytest
 
 import dpdk_peer
 from fastpath import ExactTable, Fdb, ForwardingTable
+from native import pointer
 
 SIZES = [4, 6, 8, 12, 13, 16, 37, 40, 64]
 COUNTS = [1 << 12, 1 << 14, 1 << 16, 1 << 18, 1_000_000, 1 << 22, 1 << 24]  # the plot over table size
@@ -43,7 +44,7 @@ def keys(request):
 
 @pytest.fixture(scope="session")
 def dpdk(tmp_path_factory):
-    return dpdk_peer.start(tmp_path_factory.mktemp("dpdk"))
+    return dpdk_peer.start_hash_and_acl(tmp_path_factory.mktemp("dpdk"))
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,7 @@ def table(keys):
 def peer(dpdk, keys):
     if dpdk.peer_hash_new(ctypes.c_uint32(keys.size), ctypes.c_uint32(keys.n * 5 // 4)) != 0:
         pytest.skip("rte_hash has no memory for this")
-    n = dpdk.peer_hash_add(
-        dpdk_peer.pointer(keys.rows), keys.size, dpdk_peer.pointer(keys.values), ctypes.c_size_t(keys.n)
-    )
+    n = dpdk.peer_hash_add(pointer(keys.rows), keys.size, pointer(keys.values), ctypes.c_size_t(keys.n))
     assert n == keys.n
     return dpdk
 
@@ -83,13 +82,13 @@ class TestLookupMany:
         memory[:] = 1
         out = np.empty(len(probes), np.uint32)
         lines = ctypes.c_uint64(memory.size // 64)
-        arguments = dpdk_peer.pointer(memory), lines, dpdk_peer.pointer(probes), keys.size
-        arguments += ctypes.c_size_t(len(probes)), dpdk_peer.pointer(out)
+        arguments = pointer(memory), lines, pointer(probes), keys.size
+        arguments += ctypes.c_size_t(len(probes)), pointer(out)
         measure(lambda: dpdk.peer_read_lines(*arguments), operations=len(probes))
 
     def test_rte_hash(self, peer, keys, probes, measure):
         out = np.empty(len(probes), np.uint32)
-        arguments = dpdk_peer.pointer(probes), keys.size, ctypes.c_size_t(len(probes)), dpdk_peer.pointer(out)
+        arguments = pointer(probes), keys.size, ctypes.c_size_t(len(probes)), pointer(out)
         measure(lambda: peer.peer_hash_lookup(*arguments), operations=len(probes))
 
 
@@ -123,7 +122,7 @@ class TestInsert:
         def build():
             dpdk.peer_hash_new(ctypes.c_uint32(size), ctypes.c_uint32(wanted.n * 5 // 4))
             n = ctypes.c_size_t(wanted.n)
-            dpdk.peer_hash_add(dpdk_peer.pointer(wanted.rows), size, dpdk_peer.pointer(wanted.values), n)
+            dpdk.peer_hash_add(pointer(wanted.rows), size, pointer(wanted.values), n)
 
         measure(build, operations=wanted.n)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import ipaddress
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,8 +22,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dpdk_peer
 from fastpath import Fib
 from fastpath.data import bgp_prefixes_path
+from native import compiled, pointer
 
 PROBES = 1 << 22
 CALL = 4096
@@ -80,42 +81,15 @@ def tables(bgp_text):
     return {family: Table(whole, family) for family in (4, 6)}
 
 
-def compiled(source: str, folder: Path, *flags: str):
-    """A library of this folder's sources, or a skip where there is no compiler."""
-    compiler = "c++" if source.endswith(".cpp") else "cc"
-    if shutil.which(compiler) is None:
-        pytest.skip(f"needs {compiler}")
-    library = folder / f"{source}.so"
-    command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(Path(__file__).with_name(source))]
-    subprocess.run([*command, "-o", str(library), *flags], check=True, capture_output=True)
-    return ctypes.CDLL(str(library))
-
-
 @pytest.fixture(scope="session")
 def dpdk(tmp_path_factory):
-    """The peer library, started; its name tells the kind of pages."""
-    if shutil.which("pkg-config") is None:
-        pytest.skip("needs pkg-config")
-    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libdpdk"], capture_output=True, text=True)
-    if flags.returncode != 0:
-        pytest.skip("needs libdpdk-dev")
-    folder = tmp_path_factory.mktemp("dpdk")
-    peer = compiled("dpdk_fib.c", folder, "-DALLOW_EXPERIMENTAL_API", *flags.stdout.split())
-    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    huge = int(memory["HugePages_Free"]) * int(memory["Hugepagesize"].split()[0]) >= 3100 * 1024
-    pages = ["--in-memory", "-m", "3000"] if huge else ["--no-huge", "-m", "3000"]
-    words = ["bench", *pages, "--no-telemetry", "--no-pci", "-l", "0", "--log-level", "3"]
-    arguments = (ctypes.c_char_p * len(words))(*[word.encode() for word in words])
-    if peer.peer_start(len(words), arguments) != 0:
-        pytest.skip("DPDK does not start here")
+    """The peer library, started; its kinds of pages by name."""
+    peer = dpdk_peer.start(tmp_path_factory.mktemp("dpdk"), "dpdk_fib.c", "-DALLOW_EXPERIMENTAL_API")
+    huge = dpdk_peer.has_huge_pages()
     peer.kinds = ["huge pages"] if huge else []
     if not huge or peer.peer_small_pages(ctypes.c_size_t(1800 << 20)) == 0:
         peer.kinds.append("small pages")
     return peer
-
-
-def pointer(array):
-    return ctypes.c_void_p(array.ctypes.data)
 
 
 @pytest.fixture(scope="session")

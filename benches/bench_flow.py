@@ -15,6 +15,7 @@ import pytest
 import dpdk_peer
 from fastpath import FlowTable
 from fastpath.keys import five_tuples
+from native import pointer
 
 CASES = [(4, 1 << 16), (4, 1_000_000), (4, 8_000_000), (6, 1_000_000), (6, 4_000_000)]
 NAMES = [f"IPv{family} x {n:,}" for family, n in CASES]
@@ -58,7 +59,7 @@ def flows(request):
 
 @pytest.fixture(scope="session")
 def dpdk(tmp_path_factory):
-    return dpdk_peer.start(tmp_path_factory.mktemp("dpdk"))
+    return dpdk_peer.start_hash_and_acl(tmp_path_factory.mktemp("dpdk"))
 
 
 def new_peer(dpdk, flows):
@@ -67,7 +68,7 @@ def new_peer(dpdk, flows):
 
 
 def fill_peer(dpdk, flows):
-    pointers = dpdk_peer.pointer(flows.rows), flows.size, dpdk_peer.pointer(flows.values)
+    pointers = pointer(flows.rows), flows.size, pointer(flows.values)
     assert dpdk.peer_hash_add(*pointers, ctypes.c_size_t(flows.n)) == flows.n
 
 
@@ -85,8 +86,8 @@ class TestLookup:
         new_peer(dpdk, flows)
         fill_peer(dpdk, flows)
         out = np.empty(flows.n, np.uint32)
-        pointers = dpdk_peer.pointer(flows.shuffled), flows.size, ctypes.c_size_t(flows.n)
-        measure(lambda: dpdk.peer_hash_lookup(*pointers, dpdk_peer.pointer(out)), operations=flows.n)
+        pointers = pointer(flows.shuffled), flows.size, ctypes.c_size_t(flows.n)
+        measure(lambda: dpdk.peer_hash_lookup(*pointers, pointer(out)), operations=flows.n)
 
 
 class TestInsert:

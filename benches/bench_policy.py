@@ -22,6 +22,7 @@ import pytest
 
 import dpdk_peer
 from fastpath import Policy, Rule
+from native import pointer
 
 ACL = Path(__file__).parent.parent / "tests" / "vectors" / "acl" / "acl1_1k"
 RULE = np.dtype(
@@ -159,12 +160,12 @@ def policy(rules):
 
 @pytest.fixture(scope="session")
 def dpdk(tmp_path_factory):
-    return dpdk_peer.start(tmp_path_factory.mktemp("dpdk"))
+    return dpdk_peer.start_hash_and_acl(tmp_path_factory.mktemp("dpdk"))
 
 
 @pytest.fixture(scope="module")
 def built(dpdk, rules):
-    taken = dpdk.peer_acl_build(dpdk_peer.pointer(rules.rules), len(rules.rules), rules.words)
+    taken = dpdk.peer_acl_build(pointer(rules.rules), len(rules.rules), rules.words)
     if taken == 0:
         pytest.skip("rte_acl cannot build this set")
     return taken
@@ -186,7 +187,7 @@ class TestDecideMany:
     def test_rte_acl(self, dpdk, rules, built, traffic, measure, benchmark):
         packets = rules.packed(traffic)
         out = np.zeros(PACKETS, np.uint32)
-        arguments = dpdk_peer.pointer(packets), PACKETS, rules.words, dpdk_peer.pointer(out)
+        arguments = pointer(packets), PACKETS, rules.words, pointer(out)
         benchmark.extra_info["bytes"] = built
         measure(lambda: dpdk.peer_acl_classify(*arguments), operations=PACKETS)
         assert traffic != "hits" or out.all()
@@ -209,7 +210,7 @@ class TestUpdate:
         measure(edit)
 
     def test_rte_acl_build(self, dpdk, rules, built, benchmark):
-        arguments = dpdk_peer.pointer(rules.rules), len(rules.rules), rules.words
+        arguments = pointer(rules.rules), len(rules.rules), rules.words
         benchmark.pedantic(dpdk.peer_acl_build, args=arguments, rounds=2)
 
 
@@ -222,5 +223,5 @@ class TestBuild:
         benchmark.pedantic(policy.compile, rounds=2)
 
     def test_rte_acl_build(self, dpdk, rules, built, benchmark):
-        arguments = dpdk_peer.pointer(rules.rules), len(rules.rules), rules.words
+        arguments = pointer(rules.rules), len(rules.rules), rules.words
         benchmark.pedantic(dpdk.peer_acl_build, args=arguments, rounds=2)

@@ -7,16 +7,16 @@
  *      $(pkg-config --cflags --libs libdpdk)
  */
 #define _GNU_SOURCE
-#include <rte_eal.h>
 #include <rte_fib.h>
 #include <rte_fib6.h>
 #include <rte_malloc.h>
 #include <rte_memory.h>
-#include <rte_vect.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#include "dpdk_start.h"
 
 enum { CALL = 4096, PAGE = 4096 };
 
@@ -25,13 +25,6 @@ static struct rte_fib* fib4[2];
 static struct rte_fib6* fib6[2];
 static int socket_of[2] = {SOCKET_ID_ANY, SOCKET_ID_ANY};
 static uint64_t answers[CALL];
-
-/* 0, or an error of DPDK. */
-int peer_start(int argc, char** argv) {
-  const int used = rte_eal_init(argc, argv);
-  if (used < 0) return used;
-  return rte_vect_set_max_simd_bitwidth(RTE_VECT_SIMD_512);
-}
 
 /* Small pages for tables of kind 1. 0, or an error of DPDK. */
 int peer_small_pages(size_t bytes) {

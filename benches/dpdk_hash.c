@@ -7,24 +7,16 @@
 #include <errno.h>
 #include <rte_acl.h>
 #include <rte_byteorder.h>
-#include <rte_eal.h>
-#include <rte_errno.h>
 #include <rte_hash.h>
 #include <rte_hash_crc.h>
 #include <rte_malloc.h>
-#include <rte_vect.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { CALL = 64 };
+#include "dpdk_start.h"
 
-int peer_start(int argc, char** argv) {
-  /* Another suite of the same run may have started it. */
-  if (rte_eal_init(argc, argv) < 0 && rte_errno != EALREADY) return -1;
-  /* Starting sets it back to what DPDK thinks good for all, which rules AVX-512 out. */
-  return rte_vect_set_max_simd_bitwidth(RTE_VECT_SIMD_512) == 0 ? 0 : -1;
-}
+enum { CALL = 64 };
 
 static struct rte_hash* table;
 
