@@ -72,6 +72,7 @@ class TestLookupMany:
     @pytest.fixture(autouse=True)
     def group(self, benchmark, keys, what):
         benchmark.group = f"exact: {what}, {keys.size} B x {keys.n:,}"
+        benchmark.extra_info.update(series=f"{what}, {keys.size} B", size=keys.n)
 
     def test_fastpath(self, table, probes, measure):
         out = np.empty(len(probes), np.uint32)

@@ -17,7 +17,7 @@ from fastpath import FlowTable
 from fastpath.keys import five_tuples
 from native import pointer
 
-CASES = [(4, 1 << 16), (4, 1_000_000), (4, 8_000_000), (6, 1_000_000), (6, 4_000_000)]
+CASES = [(4, 1 << 16), (4, 1_000_000), (4, 8_000_000), (6, 1 << 16), (6, 1_000_000), (6, 4_000_000)]
 NAMES = [f"IPv{family} x {n:,}" for family, n in CASES]
 LARGEST = CASES.index((4, 8_000_000))
 
@@ -76,6 +76,8 @@ class TestLookup:
     @pytest.fixture(autouse=True)
     def group(self, benchmark, flows, request):
         benchmark.group = f"flow: look-up, {request.node.callspec.id}"
+        family = 4 if flows.size == 16 else 6
+        benchmark.extra_info.update(series=f"look-up, IPv{family}", size=flows.n)
 
     def test_fastpath_with_refresh(self, flows, measure):
         table, out = flows.table(), np.empty(flows.n, np.uint32)
@@ -96,6 +98,8 @@ class TestInsert:
     @pytest.fixture(autouse=True)
     def group(self, benchmark, flows, request):
         benchmark.group = f"flow: insert, {request.node.callspec.id}"
+        family = 4 if flows.size == 16 else 6
+        benchmark.extra_info.update(series=f"insert, IPv{family}", size=flows.n)
 
     def test_fastpath(self, flows, benchmark):
         table = flows.table()

@@ -176,6 +176,8 @@ class TestDecideMany:
     @pytest.fixture(autouse=True)
     def group(self, benchmark, rules, traffic):
         benchmark.group = f"policy: decide_many, {rules.name}, {traffic}"
+        family = 4 if rules.words == 1 else 6
+        benchmark.extra_info.update(series=f"IPv{family}, {traffic} packets", size=len(rules.rules))
 
     def test_fastpath(self, rules, policy, traffic, measure, benchmark):
         columns = rules.columns(traffic)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fastpath.cli import control, main
-from fastpath.cli.bench import rows_of
+from fastpath.cli.bench import plot, rows_of
 from fastpath.cli.output import table
 from fastpath.cli.serve import calls_of, load, parse_endpoint
 from fastpath.dns import Resolver
@@ -390,3 +390,22 @@ def test_bench_rows_tell_peers_from_limits() -> None:
     assert rows["fastpath"]["ratio"] == pytest.approx(3)
     assert rows["fastpath"]["of_limit"] == pytest.approx(0.5)
     assert rows["peer"]["ratio"] is None
+
+
+def test_bench_plots_a_rate_over_size_where_rows_tell_sizes(tmp_path: Path) -> None:
+    def row(suite: str, name: str, size: int | None) -> dict[str, Any]:
+        series = {"series": "hits", "size": size} if size else {}
+        return {
+            "fullname": f"benches/bench_{suite}.py::{name}",
+            "name": f"{name}[{size}]",
+            "group": f"{suite}: hits",
+            "extra_info": {"operations": 10, "bytes": 64, **series},
+            "stats": {"median": 1e-7, "iqr": 0.0},
+        }
+
+    names = ("test_fastpath", "test_peer", "test_limit_line")
+    sized = [row("sized", name, size) for name in names for size in (10, 100, 1000)]
+    rows = rows_of({"benchmarks": [*sized, row("plain", "test_fastpath", None)]})
+    assert {tuple(each["notes"].items()) for each in rows} == {(("bytes", 64),)}
+    assert [path.name for path in plot(rows, tmp_path)] == ["plain.png", "sized.png", "sized_sizes.png"]
+    assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())

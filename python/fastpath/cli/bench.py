@@ -15,6 +15,8 @@ from fastpath.cli.output import print_json, table
 from fastpath.errors import NotSupported
 
 _COLOURS = {"ours": "tab:blue", "peer": "tab:gray", "limit": "tab:green"}
+# What the table leaves to other columns and to the plots.
+_NO_NOTES = {"operations", "series", "size"}
 EXAMPLES = {"bench": "  fastpath bench fib balancer"}
 
 
@@ -58,7 +60,9 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
                 if bench["stats"]["median"]
                 else 0.0,
                 "per_s": 1 / median if median else 0.0,
-                "notes": {key: note for key, note in bench["extra_info"].items() if key != "operations"},
+                "series": bench["extra_info"].get("series"),
+                "size": bench["extra_info"].get("size"),
+                "notes": {key: note for key, note in bench["extra_info"].items() if key not in _NO_NOTES},
             }
         )
     fastest: dict[tuple[str, str, str], float] = {}
@@ -73,7 +77,10 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def plot(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """One bar chart a suite; returns the files. Without matplotlib there are none."""
+    """A bar chart a suite, and rate over size where its rows tell sizes; returns the files.
+
+    Without matplotlib there are none.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         return []
     import matplotlib as mpl
@@ -83,21 +90,64 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
 
     files = []
     for suite in sorted({row["suite"] for row in rows}):
-        mine = [row for row in rows if row["suite"] == suite][::-1]
-        figure, axes = plt.subplots(figsize=(10, 0.28 * len(mine) + 1.2), layout="constrained")
-        colours = [_COLOURS[_kind(row["name"])] for row in mine]
-        axes.barh(
-            [f"{row['group']}: {row['name']}" for row in mine], [row["ns"] for row in mine], color=colours
-        )
-        axes.set_xscale("log")
-        axes.set_xlim(left=min(row["ns"] for row in mine) / 3)
-        axes.set_xlabel("nanoseconds an operation (median, log scale; shorter is faster)")
-        axes.set_title(f"{suite}: fastpath (blue) beside its peers (grey) and limits (green)")
-        axes.tick_params(axis="y", labelsize=7)
-        files.append(folder / f"{suite}.png")
-        figure.savefig(files[-1], dpi=120)
-        plt.close(figure)
+        mine = [row for row in rows if row["suite"] == suite]
+        for kind, figure in (("", _bars(plt, suite, mine)), ("_sizes", _lines(plt, suite, mine))):
+            if figure is not None:
+                files.append(folder / f"{suite}{kind}.png")
+                figure.savefig(files[-1], dpi=120)
+                plt.close(figure)
     return files
+
+
+def _bars(plt: Any, suite: str, rows: list[dict[str, Any]]) -> Any:
+    """The figure of nanoseconds an operation, a bar a row."""
+    rows = rows[::-1]
+    figure, axes = plt.subplots(figsize=(10, 0.28 * len(rows) + 1.2), layout="constrained")
+    colours = [_COLOURS[_kind(row["name"])] for row in rows]
+    axes.barh([f"{row['group']}: {row['name']}" for row in rows], [row["ns"] for row in rows], color=colours)
+    axes.margins(y=0.5 / len(rows))
+    axes.set_xscale("log")
+    axes.set_xlim(left=min(row["ns"] for row in rows) / 3)
+    axes.set_xlabel("nanoseconds an operation (median, log scale; shorter is faster)")
+    axes.set_title(f"{suite}: fastpath (blue) beside its peers (grey) and limits (green)")
+    axes.tick_params(axis="y", labelsize=7)
+    return figure
+
+
+def _lines(plt: Any, suite: str, rows: list[dict[str, Any]]) -> Any:
+    """The figure of operations a second over size, a panel a series; None without three sizes of one."""
+    series: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        if row["series"]:
+            lines = series.setdefault(row["series"], {})
+            lines.setdefault(row["name"].partition("[")[0], []).append((row["size"], row["per_s"] / 1e6))
+    series = {name: lines for name, lines in series.items() if max(map(len, lines.values())) > 2}
+    if not series:
+        return None
+    across = min(3, len(series))
+    down = -(-len(series) // across)
+    figure, grid = plt.subplots(
+        down, across, figsize=(4.6 * across, 3.6 * down), layout="constrained", squeeze=False
+    )
+    for axes in grid.flat[len(series) :]:
+        axes.remove()
+    for axes, (name, lines) in zip(grid.flat, series.items(), strict=False):
+        for who, points in sorted(lines.items(), key=lambda line: list(_COLOURS).index(_kind(line[0]))):
+            sizes, rates = zip(*sorted(points), strict=True)
+            axes.plot(sizes, rates, marker="o", label=who, color=_COLOURS[_kind(who)])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:.0f}")
+        axes.yaxis.set_minor_formatter("{x:.0f}")
+        axes.tick_params(axis="y", which="minor", labelsize=7)
+        axes.set_title(name)
+        axes.set_xlabel("entries")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("millions a second, one core")
+    figure.suptitle(suite)
+    return figure
 
 
 def measure(suite: Path, output: Path) -> bool:
