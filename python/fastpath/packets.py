@@ -56,14 +56,19 @@ class Frames:
     data : ndarray of uint8
     offsets, lengths : ndarray of uint64, shape (n,)
         Where each frame starts, and how many bytes of it there are.
-    times_s : ndarray of float64, shape (n,)
-        When each was captured.
+    times_ns : ndarray of uint64, shape (n,)
+        When each was captured, in nanoseconds since 1970.
     """
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.uint64]
     lengths: NDArray[np.uint64]
-    times_s: NDArray[np.float64]
+    times_ns: NDArray[np.uint64]
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """When each was captured, in seconds since 1970: a float64 of today's seconds ends at 240 ns."""
+        return self.times_ns / 1e9
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -186,39 +191,44 @@ def five_tuples(fields: NDArray[np.void], *, size: int = 40) -> NDArray[np.uint8
     return keys_of(np.require(fields, requirements=["C", "A"]), size)
 
 
-def read_pcap(source: str | os.PathLike[str] | bytes) -> Frames:
+def read_pcap(source: str | os.PathLike[str] | bytes, *, strict: bool = True) -> Frames:
     """The frames of a capture file (pcap, either byte order, micro- or nanoseconds, Ethernet).
 
     Parameters
     ----------
     source : path, or the contents of a file as bytes
+    strict : bool, default True
+        False: of a file that ends inside a record, as one of a capture that was interrupted does, the records
+        before it.
 
     Raises
     ------
     ValueError
-        It is no pcap file of Ethernet frames, or a record leaves the file.
+        It is no pcap file of Ethernet frames, or a record leaves the file and `strict` is not off.
     """
     contents = source if isinstance(source, bytes) else Path(source).read_bytes()
     magic = contents[:4]
     if magic == b"\n\r\r\n":
         raise ValueError("a pcapng file, not a pcap file: `editcap -F pcap` makes one of it")
     formats = {
-        b"\xd4\xc3\xb2\xa1": (False, 1e-6),
-        b"\xa1\xb2\xc3\xd4": (True, 1e-6),
-        b"\x4d\x3c\xb2\xa1": (False, 1e-9),
-        b"\xa1\xb2\x3c\x4d": (True, 1e-9),
+        b"\xd4\xc3\xb2\xa1": (False, 1000),
+        b"\xa1\xb2\xc3\xd4": (True, 1000),
+        b"\x4d\x3c\xb2\xa1": (False, 1),
+        b"\xa1\xb2\x3c\x4d": (True, 1),
     }
     if len(contents) < 24 or magic not in formats:
         raise ValueError(f"not a pcap file: it starts with {magic.hex() or 'nothing'}")
-    big_endian, unit_s = formats[magic]
+    big_endian, unit_ns = formats[magic]
     link = int.from_bytes(contents[20:24], "big" if big_endian else "little")
     # The upper four bits are the length of a check sequence, of no meaning unless another bit is set.
     if link & 0x0FFFFFFF != 1:
         raise ValueError(f"the link type must be 1 (Ethernet), got {link & 0x0FFFFFFF}")
-    offsets, lengths, times_s, end = pcap_records(contents, big_endian, unit_s)
-    if end != len(contents):
-        raise ValueError(f"the record at byte {end} leaves the file of {len(contents)} bytes")
-    return Frames(np.frombuffer(contents, np.uint8), offsets, lengths, times_s)
+    offsets, lengths, times_ns, end = pcap_records(contents, big_endian, unit_ns)
+    if strict and end != len(contents):
+        raise ValueError(
+            f"the record at byte {end} leaves the file of {len(contents)} bytes (strict=False: leave it out)"
+        )
+    return Frames(np.frombuffer(contents, np.uint8), offsets, lengths, times_ns)
 
 
 def update_checksum(checksum: int, before: bytes, after: bytes) -> int:
@@ -234,7 +244,8 @@ def update_checksum(checksum: int, before: bytes, after: bytes) -> int:
     Returns
     -------
     int
-        0..65535.
+        0..65535, and what it was where nothing changed. In UDP a checksum of 0 says that there is none: send
+        65535, the other zero of one's complement, instead (RFC 768).
     """
     if not isinstance(checksum, int):
         raise TypeError(f"checksum must be an int, got {type(checksum).__name__}")
@@ -244,4 +255,4 @@ def update_checksum(checksum: int, before: bytes, after: bytes) -> int:
         raise TypeError("before and after must be bytes")
     if len(before) != len(after) or len(before) % 2:
         raise ValueError(f"before and after must have one even size, got {len(before)} and {len(after)}")
-    return updated_checksum(checksum, before, after)
+    return checksum if before == after else updated_checksum(checksum, before, after)

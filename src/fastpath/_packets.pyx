@@ -1,7 +1,7 @@
 # distutils: language = c++
 """What :mod:`fastpath.packets` is made of."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
 from libcpp.vector cimport vector
@@ -37,9 +37,9 @@ cdef extern from "fastpath/pcap.hpp" namespace "fastpath" nogil:
     cdef cppclass PcapRecords:
         vector[uint64_t] offsets
         vector[uint64_t] lengths
-        vector[double] times_s
+        vector[uint64_t] times_ns
     size_t read_pcap_records(
-        const uint8_t* file, size_t size, cbool big_endian, double unit_s, PcapRecords& records
+        const uint8_t* file, size_t size, cbool big_endian, uint32_t unit_ns, PcapRecords& records
     ) except +
 
 DTYPE = np.dtype(
@@ -141,23 +141,23 @@ def keys_of(cnp.ndarray fields, size_t key_size):
     return out
 
 
-def pcap_records(const unsigned char[::1] file, bint big_endian, double unit_s):
-    """Offsets, lengths (uint64) and times (float64) of the records of a file, and where reading ended."""
+def pcap_records(const unsigned char[::1] file, bint big_endian, uint32_t unit_ns):
+    """Offsets, lengths and times in nanoseconds (all uint64) of the records of a file, and where reading ended."""
     cdef PcapRecords records
     cdef size_t size = <size_t> file.shape[0]
     cdef const uint8_t* data = &file[0] if size else NULL
     cdef size_t end
     with nogil:
-        end = read_pcap_records(data, size, big_endian, unit_s, records)
+        end = read_pcap_records(data, size, big_endian, unit_ns, records)
     cdef size_t n = records.offsets.size()
     cdef cnp.ndarray offsets = np.empty(n, np.uint64)
     cdef cnp.ndarray lengths = np.empty(n, np.uint64)
-    cdef cnp.ndarray times_s = np.empty(n, np.float64)
+    cdef cnp.ndarray times_ns = np.empty(n, np.uint64)
     if n:
         memcpy(cnp.PyArray_DATA(offsets), records.offsets.data(), n * 8)
         memcpy(cnp.PyArray_DATA(lengths), records.lengths.data(), n * 8)
-        memcpy(cnp.PyArray_DATA(times_s), records.times_s.data(), n * 8)
-    return offsets, lengths, times_s, end
+        memcpy(cnp.PyArray_DATA(times_ns), records.times_ns.data(), n * 8)
+    return offsets, lengths, times_ns, end
 
 
 def checksum(data):

@@ -25,7 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::vector<std::uint8_t> file(data, data + size);
   for (const bool big_endian : {false, true}) {
     fastpath::PcapRecords records;
-    const std::size_t end = fastpath::read_pcap_records(file.data(), size, big_endian, 1e-9, records);
+    const std::size_t end = fastpath::read_pcap_records(file.data(), size, big_endian, 1, records);
     const std::size_t n = records.offsets.size();
     CHECK(records.lengths.size() == n && records.times_s.size() == n);
     std::uint64_t at = fastpath::kPcapFileHeader;

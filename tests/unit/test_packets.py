@@ -340,22 +340,59 @@ def test_checksums() -> None:
     )  # RFC 1624, section 4
 
 
+def test_updated_checksums_of_zero() -> None:
+    """The two zeros of one's complement: sums that become 0, and 65535 left alone."""
+    source = random.Random(3)
+    for _ in range(300):
+        data = bytearray(source.randbytes(20))
+        start = packets.checksum(data)
+        new = (int.from_bytes(data[4:6], "big") + start) % 0xFFFF or 0xFFFF
+        old, data[4:6] = bytes(data[4:6]), new.to_bytes(2, "big")
+        assert packets.checksum(data) == 0
+        assert packets.update_checksum(start, old, bytes(data[4:6])) == 0
+        assert packets.update_checksum(0, bytes(data[4:6]), old) == start
+    for unchanged in (b"", b"\x12\x34", b"\0\0", b"\xff\xff"):
+        assert packets.update_checksum(0xFFFF, unchanged, unchanged) == 0xFFFF
+        assert packets.update_checksum(0, unchanged, unchanged) == 0
+
+
+FIRST_S = 4_000_000_000  # beyond 31 bits, and where a float64 has lost its nanoseconds
+
+
 def pcap_of(frames: list[bytes], order: str = "<", magic: int = 0xA1B2C3D4, link: int = 1) -> bytes:
     file = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link)
     for i, frame in enumerate(frames):
-        file += struct.pack(order + "IIII", i, 500, len(frame), len(frame)) + frame
+        file += struct.pack(order + "IIII", FIRST_S + i, 500, len(frame), len(frame)) + frame
     return file
 
 
 def test_pcap_byte_orders_and_units() -> None:
     for order in "<>":
-        for magic, unit in ((0xA1B2C3D4, 1e-6), (0xA1B23C4D, 1e-9)):
+        for magic, unit_ns in ((0xA1B2C3D4, 1000), (0xA1B23C4D, 1)):
             read = packets.read_pcap(pcap_of([b"a", b"bc"], order, magic))
             assert [read[0], read[1]] == [b"a", b"bc"]
-            assert read.times_s.tolist() == pytest.approx([500 * unit, 1 + 500 * unit])
+            assert read.times_ns.tolist() == [
+                FIRST_S * 10**9 + 500 * unit_ns,
+                (FIRST_S + 1) * 10**9 + 500 * unit_ns,
+            ]
+            assert read.times_s.tolist() == pytest.approx(
+                [FIRST_S + 500e-9 * unit_ns, FIRST_S + 1 + 500e-9 * unit_ns]
+            )
     assert len(packets.read_pcap(pcap_of([]))) == 0
     peer = dpkt.pcap.Reader(io.BytesIO(pcap_of([b"a", b"bc"])))
     assert [bytes(frame) for _, frame in peer] == [b"a", b"bc"]
+
+
+def test_a_pcap_that_ends_inside_a_record() -> None:
+    whole = pcap_of([bytes(60), b"a", bytes(70)])
+    for size in range(24, len(whole)):
+        kept = packets.read_pcap(whole[:size], strict=False)
+        assert len(kept) == (size >= 24 + 76) + (size >= 24 + 76 + 17)
+        assert [kept[i] for i in range(len(kept))] == [bytes(60), b"a"][: len(kept)]
+    with pytest.raises(ValueError, match="strict=False"):
+        packets.read_pcap(whole[:-1])
+    with pytest.raises(ValueError, match="not a pcap file"):
+        packets.read_pcap(whole[:23], strict=False)
 
 
 def test_bad_pcap(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ inline constexpr std::size_t kPcapRecordHeader = 16;
 struct PcapRecords {
   std::vector<std::uint64_t> offsets;  // where frames start in the file
   std::vector<std::uint64_t> lengths;
-  std::vector<double> times_s;
+  std::vector<std::uint64_t> times_ns;
 };
 
 // Reads the records behind the file header. Returns where reading ended: the size of the file, or the start
 // of the first record (its header or its frame) that leaves it.
 inline std::size_t read_pcap_records(const std::uint8_t* file, std::size_t size, bool big_endian,
-                                     double unit_s, PcapRecords& records) {
+                                     std::uint32_t unit_ns, PcapRecords& records) {
   const auto word = [&](std::size_t at) {
     const std::uint8_t* p = file + at;
     return big_endian
@@ -34,7 +34,8 @@ inline std::size_t read_pcap_records(const std::uint8_t* file, std::size_t size,
     if (size - at < kPcapRecordHeader) return at;
     const std::size_t length = word(at + 8);
     if (size - at - kPcapRecordHeader < length) return at + kPcapRecordHeader;
-    records.times_s.push_back(word(at) + word(at + 4) * unit_s);
+    records.times_ns.push_back(word(at) * std::uint64_t{1'000'000'000} +
+                               word(at + 4) * std::uint64_t{unit_ns});
     at += kPcapRecordHeader;
     records.offsets.push_back(at);
     records.lengths.push_back(length);
