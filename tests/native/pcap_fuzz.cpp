@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fastpath::PcapRecords records;
     const std::size_t end = fastpath::read_pcap_records(file.data(), size, big_endian, 1, records);
     const std::size_t n = records.offsets.size();
-    CHECK(records.lengths.size() == n && records.times_s.size() == n);
+    CHECK(records.lengths.size() == n && records.times_ns.size() == n);
     std::uint64_t at = fastpath::kPcapFileHeader;
     for (std::size_t i = 0; i < n; ++i) {
       CHECK(records.offsets[i] == at + fastpath::kPcapRecordHeader);
