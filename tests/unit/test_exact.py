@@ -17,7 +17,7 @@ import pytest
 
 from fastpath import CapacityError, ExactTable, ForwardingTable, build_info
 
-SIZES = [1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 17, 24, 31, 37, 40, 63, 64]
+SIZES = range(1, 65)
 
 
 def rows_of(numbers: np.ndarray, size: int) -> np.ndarray:
@@ -59,10 +59,10 @@ def test_every_instruction_set_answers_the_same(isa: str) -> None:
 import numpy as np, zlib, fastpath
 assert fastpath.build_info()["isa_in_use"] == {isa!r}
 crc = 0
-for size in (4, 7, 8, 13, 16, 40):
+for size in range(1, 65):
     table = fastpath.ExactTable(size, dtype="uint32", seed=1)
-    keys = np.random.default_rng(size).integers(0, 256, (30000, size), dtype=np.uint8)
-    table.insert_many(keys[:20000], np.arange(1, 20001))
+    keys = np.random.default_rng(size).integers(0, 256, (9000, size), dtype=np.uint8)
+    table.insert_many(keys[:6000], np.arange(1, 6001))
     crc = zlib.crc32(table.lookup_many(keys).tobytes(), crc)
 print(crc)
 """
