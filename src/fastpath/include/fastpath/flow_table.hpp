@@ -23,6 +23,7 @@
 #include "fastpath/flow_index.hpp"
 #include "fastpath/hash.hpp"
 #include "fastpath/pages.hpp"
+#include "fastpath/prefetch.hpp"
 
 namespace fastpath {
 
@@ -499,11 +500,11 @@ class FlowTable {
     const auto size_at = [&](std::size_t at) { return bytes == nullptr ? 0 : bytes[at]; };
     const auto catch_up = [&] {
       for (std::size_t i = 0; i < late.count; ++i)
-        __builtin_prefetch(&heads_[other(late.set[i], late.tag[i])]);
+        send_for(&heads_[other(late.set[i], late.tag[i])]);
       for (std::size_t i = 0; i < late.count; ++i) {
         const std::uint64_t set = other(late.set[i], late.tag[i]);
         const std::uint64_t ways = match(load(heads_[set]), late.tag[i] | kAway);
-        if (ways != 0) send_for(record(slot_of(set, ways)));
+        if (ways != 0) send_for_record(record(slot_of(set, ways)));
       }
       for (std::size_t i = 0; i < late.count; ++i) {
         const std::size_t at = late.at[i];
@@ -546,7 +547,7 @@ class FlowTable {
               match(load(heads_[set], std::memory_order_acquire), group.tag[i] | kAway);
           if (ways == 0) continue;
           group.slot[i] = slot_of(set, ways);
-          send_for(record(group.slot[i]));
+          send_for_record(record(group.slot[i]));
         }
       }
       if (step >= 3) {
@@ -591,7 +592,7 @@ class FlowTable {
       const std::uint64_t hashed = hash<kSize>(keys + i * key_size<kSize>());
       group.set[i] = home(hashed);
       group.tag[i] = tag(hashed);
-      __builtin_prefetch(&heads_[group.set[i]]);
+      send_for(&heads_[group.set[i]]);
     }
   }
   void match_group(std::size_t n, FlowGroup& group) const noexcept {
@@ -602,16 +603,16 @@ class FlowTable {
       const std::uint64_t slot = slot_of(group.set[i], ways | std::uint64_t{1} << 63);
       const auto* next = reinterpret_cast<const std::uint8_t*>(&heads_[other(group.set[i], group.tag[i])]);
       group.slot[i] = ways != 0 ? slot : kNone;
-      send_for(ways != 0 ? record(slot) : next);
-      if ((ways & (ways - 1)) != 0) send_for(record(slot_of(group.set[i], ways & (ways - 1))));
+      send_for_record(ways != 0 ? record(slot) : next);
+      if ((ways & (ways - 1)) != 0) send_for_record(record(slot_of(group.set[i], ways & (ways - 1))));
       group.elsewhere[elsewheres] = static_cast<std::uint32_t>(i);
       elsewheres += static_cast<std::uint32_t>(ways == 0) & static_cast<std::uint32_t>(away(head) != 0);
     }
     group.elsewheres = elsewheres;
   }
-  void send_for(const std::uint8_t* place) const noexcept {
-    __builtin_prefetch(place);
-    if (stride_ > 64) __builtin_prefetch(place + stride_ - 1);
+  void send_for_record(const std::uint8_t* place) const noexcept {
+    send_for(place);
+    if (stride_ > 64) send_for(place + stride_ - 1);
   }
 
   std::uint64_t locate(std::uint64_t set, std::uint64_t tag, const std::uint8_t* key) const {
