@@ -135,7 +135,7 @@ cdef extern from "fastpath/fdb.hpp" namespace "fastpath" nogil:
         double native_now_s() noexcept
         size_t size() noexcept
         size_t nbytes() noexcept
-        void reclaim() noexcept
+        cbool reclaim() noexcept
 
 cdef extern from "fastpath/mac.hpp" namespace "fastpath" nogil:
     cbool parse_mac(const char* text, size_t size, uint64_t* mac) noexcept

@@ -60,7 +60,7 @@ cdef class Fdb:
     cdef Values objects
     cdef object clock
     cdef bint monotonic
-    cdef size_t learning  # batches on their way, whose ports must keep their ids
+    cdef size_t learning  # calls on their way without the GIL: ports must keep their ids
     cdef FdbLimits limits
     cdef fastpath_fdb_v1 interface
 
@@ -147,7 +147,7 @@ cdef class Fdb:
             self.objects.release(number)
 
     cdef int forget_vacated(self) except -1:
-        """Takes back the ids of ports that lost their last entry, unless a batch on its way may use them."""
+        """Takes back the ids of ports that lost their last entry, unless a call on its way may use them."""
         cdef vector[uint32_t] vacated
         cdef size_t i
         if self.learning == 0 and self.table.get().has_vacated():
@@ -195,9 +195,22 @@ cdef class Fdb:
             self.check_port(port)
             return False
         number = self.number_of(port)
-        self.table.get().reclaim()
-        changed = self.table.get().learn_many(&address, &tag, &number, 1, now_s) != 0
+        changed = self.learn_all(&address, &tag, &number, 1, now_s) != 0
         self.forget_vacated()
+        return changed
+
+    cdef size_t learn_all(
+        self, const uint64_t* macs, const uint16_t* vlans, const uint32_t* ports, size_t n, double now_s
+    ) except? 0:
+        cdef size_t changed
+        if self.table.get().reclaim() and n < RELEASE_KEYS:
+            return self.table.get().learn_many(macs, vlans, ports, n, now_s)
+        self.learning += 1
+        try:
+            with nogil:  # who writes now may do so for long: meanwhile others run
+                changed = self.table.get().learn_many(macs, vlans, ports, n, now_s)
+        finally:
+            self.learning -= 1
         return changed
 
     def add_static(self, mac, port, vlan=0):
@@ -212,8 +225,16 @@ cdef class Fdb:
         cdef uint16_t tag = self.vlan_of(vlan)
         cdef double now_s = self.now()
         cdef uint32_t number = self.number_of(port)
-        self.table.get().reclaim()
-        added = self.table.get().add_static(address, tag, number, now_s)
+        cdef bint added
+        if self.table.get().reclaim():
+            added = self.table.get().add_static(address, tag, number, now_s)
+        else:
+            self.learning += 1
+            try:
+                with nogil:
+                    added = self.table.get().add_static(address, tag, number, now_s)
+            finally:
+                self.learning -= 1
         self.forget_vacated()
         if not added:
             self.forget(number)
@@ -225,10 +246,19 @@ cdef class Fdb:
         """Remove an entry, static or learned; KeyError if it is not there."""
         cdef uint64_t address = mac_of(mac)
         cdef uint16_t tag = self.vlan_of(vlan)
-        self.table.get().reclaim()
-        if not self.table.get().erase(address, tag):
-            raise KeyError((mac, vlan))
+        cdef bint hit
+        if self.table.get().reclaim():
+            hit = self.table.get().erase(address, tag)
+        else:
+            self.learning += 1
+            try:
+                with nogil:
+                    hit = self.table.get().erase(address, tag)
+            finally:
+                self.learning -= 1
         self.forget_vacated()
+        if not hit:
+            raise KeyError((mac, vlan))
 
     def lookup(self, mac, vlan=0):
         """The port of a station, or None."""
@@ -297,12 +327,7 @@ cdef class Fdb:
         try:
             numbers = self.numbers_of(ports, addresses)
             port_data = <const uint32_t*> cnp.PyArray_DATA(numbers)
-            self.table.get().reclaim()
-            if n < RELEASE_KEYS:
-                changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
-            else:
-                with nogil:
-                    changed = self.table.get().learn_many(mac_data, tag_data, port_data, n, now_s)
+            changed = self.learn_all(mac_data, tag_data, port_data, n, now_s)
         finally:
             self.learning -= 1
             self.forget_vacated()
@@ -382,8 +407,12 @@ cdef class Fdb:
         cdef double now_s = self.now()
         cdef size_t removed
         self.table.get().reclaim()
-        with nogil:
-            removed = self.table.get().age(now_s)
+        self.learning += 1
+        try:
+            with nogil:
+                removed = self.table.get().age(now_s)
+        finally:
+            self.learning -= 1
         self.forget_vacated()
         return removed
 
@@ -392,14 +421,22 @@ cdef class Fdb:
         cdef size_t removed
         cdef uint32_t number
         cdef Py_hash_t digest
+        cdef cbool with_static = static
         if self.objects is None:
             number = checked_uint32(port, "port")
         else:
             number = self.objects.find(port, &digest)
             if number == 0:
                 return 0
-        self.table.get().reclaim()
-        removed = self.table.get().purge(number, static)
+        if self.table.get().reclaim():
+            removed = self.table.get().purge(number, with_static)
+        else:
+            self.learning += 1
+            try:
+                with nogil:
+                    removed = self.table.get().purge(number, with_static)
+            finally:
+                self.learning -= 1
         self.forget_vacated()
         self.forget(number)
         return removed
@@ -407,8 +444,15 @@ cdef class Fdb:
     def clear(self):
         """Remove everything, static entries too."""
         cdef uint32_t number
-        self.table.get().reclaim()
-        self.table.get().clear()
+        if self.table.get().reclaim():
+            self.table.get().clear()
+        else:
+            self.learning += 1
+            try:
+                with nogil:
+                    self.table.get().clear()
+            finally:
+                self.learning -= 1
         if self.objects is not None:
             self.forget_vacated()
             for number in self.objects.live():
@@ -420,14 +464,16 @@ cdef class Fdb:
         cdef double now_s = self.now()
         cdef vector[uint32_t] numbers
         cdef size_t i
-        if self.objects is None:
+        self.learning += 1
+        try:
             with nogil:
                 found = self.table.get().entries(now_s)
-        else:  # under the GIL, as is taking an id back
-            found = self.table.get().entries(now_s)
-        for i in range(found.size()):
-            numbers.push_back(found[i].port)
-        ports = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
+            for i in range(found.size()):
+                numbers.push_back(found[i].port)
+            ports = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
+        finally:
+            self.learning -= 1
+            self.forget_vacated()
         return [
             FdbEntry(mac_text(found[i].mac), found[i].vlan, ports[i], found[i].is_static, found[i].age_s)
             for i in range(found.size())
@@ -460,20 +506,26 @@ cdef class Fdb:
         """Entries that the table holds at most."""
         return self.limits.max_entries
 
+    cdef FdbCounters counters(self):
+        cdef FdbCounters counted
+        with nogil:  # which waits for a writer
+            counted = self.table.get().counters()
+        return counted
+
     @property
     def moves(self):
         """Stations that were learned on another port than before."""
-        return self.table.get().counters().moves
+        return self.counters().moves
 
     @property
     def evictions(self):
         """Entries that made room for others before they were too old."""
-        return self.table.get().counters().evictions
+        return self.counters().evictions
 
     @property
     def refused(self):
         """Stations that were not learned because nothing could make room."""
-        return self.table.get().counters().refused
+        return self.counters().refused
 
     @property
     def nbytes(self):

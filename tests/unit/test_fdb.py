@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastpath import CapacityError, Fdb, NotSupported
+from fastpath import CapacityError, Fdb, NotSupported, build_info
 
 A, B = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 
@@ -498,3 +501,111 @@ def test_answers_may_be_written_over_the_stations() -> None:
         again = macs.copy()
         out = again.view(np.uint32)[shift : shift + 1000]
         assert fdb.lookup_many(again, out=out).tolist() == list(range(1000))
+
+
+@pytest.mark.parametrize("isa", build_info()["isa_supported"])
+def test_large_batches_learn_as_the_twin_does(isa: str) -> None:
+    """Moves, static entries, VLANs and stations that stand twice in a batch, while the table grows."""
+    program = """
+import numpy as np, fastpath
+from fastpath.reference import exact as reference
+assert fastpath.build_info()["isa_in_use"] == {isa!r}
+random = np.random.default_rng(3)
+now = 1000.0
+fdb = fastpath.Fdb(max_age_s=10, max_entries=10**6, clock=lambda: now, dtype="uint32", seed=4)
+twin = reference.Fdb(max_age_s=10, clock=lambda: now)
+for step in range(60):
+    known = 50 * (step + 1)
+    macs = random.integers(0, known, 700).astype(np.uint64) * np.uint64(7919) + np.uint64(0x020000000000)
+    macs[random.integers(0, 700, 3)] = 0x010000000001
+    vlans = random.integers(0, 2, 700).astype(np.uint16)
+    ports = (macs % np.uint64(5)).astype(np.uint32) + np.uint32(1)
+    ports[random.random(700) < 0.03] = 9
+    n = int(random.integers(1, 701))
+    stations = list(zip(macs[:n].tolist(), ports[:n].tolist(), vlans[:n].tolist()))
+    expected = sum(twin.learn(*station) for station in stations)
+    assert fdb.learn_many(macs[:n], ports[:n], vlans[:n]) == expected
+    mac, vlan = int(macs[0]), int(vlans[0])
+    if step % 5 == 0 and mac in (entry[0] for entry in twin.entries):
+        fdb.add_static(mac, 77, vlan)
+        twin.add_static(mac, 77, vlan)
+    if step % 7 == 6:
+        assert fdb.age() == twin.age()
+    now += float(random.choice([0.0, 0.001, 1.0, 5.0, 10.0]))
+    assert (len(fdb), fdb.moves) == (len(twin), twin.moves)
+    found = fdb.lookup_many(macs, vlans).tolist()
+    assert found == [twin.lookup(mac, vlan) or 0 for mac, vlan in zip(macs.tolist(), vlans.tolist())]
+"""
+    subprocess.run(
+        [sys.executable, "-c", program.format(isa=isa)], env={**os.environ, "FASTPATH_ISA": isa}, check=True
+    )
+
+
+def test_a_batch_does_what_its_stations_do_one_by_one() -> None:
+    """Limits and evictions, too."""
+    random = np.random.default_rng(8)
+    many, single = (
+        Fdb(max_entries=500, max_entries_per_port=120, clock=lambda: 1.0, dtype="uint32", seed=1)
+        for _ in range(2)
+    )
+    for fdb in (many, single):
+        for mac in stations(0, 30).tolist():
+            fdb.add_static(mac, 3)
+    for _ in range(40):
+        macs = stations(0, 900)[random.integers(0, 900, 300)]
+        ports = random.integers(1, 9, 300).astype(np.uint32)
+        changed = sum(
+            single.learn(mac, port) for mac, port in zip(macs.tolist(), ports.tolist(), strict=True)
+        )
+        assert many.learn_many(macs, ports) == changed
+        assert sorted(many.entries()) == sorted(single.entries())
+        for name in ("moves", "evictions", "refused"):
+            assert getattr(many, name) == getattr(single, name)
+    assert many.evictions
+
+
+def test_writers_beside_long_writes_do_not_stop_others() -> None:
+    """Whoever waits for a writer does so without the GIL, and no port's id goes while a call uses it."""
+    fdb = Fdb(max_entries=200_000)
+    fdb.add_static(A, "stays")
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            if fdb.lookup(A) != "stays":
+                wrong.append("miss")
+
+    def write(name: str, first: int) -> None:
+        macs = stations(first, 3)
+        for i in range(200):
+            fdb.learn(int(macs[0]), f"{name} {i}")
+            fdb.learn_many(macs, f"{name} {i + 1}")
+            fdb.add_static(int(macs[1]), f"{name} static")
+            if fdb.lookup(int(macs[0])) != f"{name} {i + 1}":
+                wrong.append(name)
+            fdb.delete(int(macs[1]))
+            fdb.purge(f"{name} {i}")
+
+    def write_much() -> None:
+        for turn in range(6):
+            fdb.learn_many(stations(1000, 100_000), f"much {turn % 2}")
+            if None in {entry.port for entry in fdb.entries()[:100]}:
+                wrong.append("an entry without a port")
+            fdb.age()
+            assert fdb.refused == 0
+
+    threads = [threading.Thread(target=read), threading.Thread(target=write_much)]
+    threads += [
+        threading.Thread(target=write, args=(name, first)) for name, first in (("a", 100), ("b", 200))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    stop.set()
+    threads[0].join()
+    assert not wrong
+    fdb.clear()
+    assert fdb.values is not None
+    assert [port for port in fdb.values if port is not None] == []

@@ -21,6 +21,7 @@
 #include "fastpath/epoch.hpp"
 #include "fastpath/exact_table.hpp"
 #include "fastpath/mac.hpp"
+#include "fastpath/prefetch.hpp"
 
 namespace fastpath {
 
@@ -46,6 +47,26 @@ class Fdb {
     double age_s;
   };
 
+  // A part of a batch of learn_many() on its way.
+  struct LearnGroup {
+    static constexpr std::size_t kKeys = 32;
+    std::size_t count;
+    std::uint64_t buckets;  // of the array that it looks into
+    std::uint64_t key[kKeys];
+    std::uint64_t hash[kKeys];
+    Index::Line* line[kKeys];       // the bucket where the key was found, else its home
+    std::uint8_t slot[kKeys];       // where in it
+    std::uint8_t elsewhere[kKeys];  // keys that are not at home, where other buckets are named
+    std::size_t elsewheres;
+    Index::Line* visited[kKeys * Index::kAlternates];  // those
+    std::uint8_t visitor[kKeys * Index::kAlternates];
+    std::size_t visits;
+  };
+
+  // Looks for the keys of a group in their home buckets.
+  using LookAtHome = void (*)(LearnGroup&);
+  static LookAtHome look_at_home(Isa isa) noexcept;
+
   // start_s: the reading of the clock from which times are counted; monotonic: that clock is CLOCK_MONOTONIC.
   Fdb(Limits limits, double start_s, bool monotonic, std::uint64_t seed, Isa isa = isa_in_use())
       : limits_(limits),
@@ -53,6 +74,7 @@ class Fdb {
         monotonic_(monotonic),
         seed_(seed),
         find_batch_(exact_kernels(isa).find_station),
+        look_at_home_(look_at_home(isa)),
         index_(*this, epochs_, 0),
         places_(*this, epochs_, 0) {
     const double age = limits.max_age_s * kTicksPerS;
@@ -106,17 +128,31 @@ class Fdb {
   }
 
   // Learns or refreshes; returns how many entries are new or have moved.
+  //
+  // Four stages, each a group behind the one before: send for the home buckets; look for the keys there, and
+  // send for the other buckets of those that are elsewhere; look there; write, in order. An entry that still
+  // stands where it was found, under the port it is seen on, takes one store, and learn_locked() takes care
+  // of all else.
   std::size_t learn_many(const std::uint64_t* macs, const std::uint16_t* vlans, const std::uint32_t* ports,
                          std::size_t n, double now_s) {
     const std::lock_guard lock(mutex_);
     const std::uint64_t now = stamp(now_s);
     std::size_t changed = 0;
-    const auto key_at = [&](std::size_t i) {
-      return key(macs[i], vlans == nullptr ? std::uint16_t{0} : vlans[i]);
-    };
-    index_.for_each_ahead(
-        n, [&](std::size_t i) { return hash_key(key_at(i), seed_); },
-        [&](std::size_t i, std::uint64_t hash) { changed += learn_locked(hash, key_at(i), ports[i], now); });
+    LearnGroup ring[4];
+    const std::size_t groups = (n + LearnGroup::kKeys - 1) / LearnGroup::kKeys;
+    for (std::size_t step = 0; step < groups + 3; ++step) {
+      if (step < groups) {
+        LearnGroup& group = ring[step % 4];
+        const std::size_t begin = step * LearnGroup::kKeys;
+        group.count = std::min(LearnGroup::kKeys, n - begin);
+        send_for_homes(macs + begin, vlans == nullptr ? nullptr : vlans + begin, group);
+      }
+      if (step >= 1 && step - 1 < groups) find_homes(ring[(step - 1) % 4]);
+      if (step >= 2 && step - 2 < groups) look_elsewhere(ring[(step - 2) % 4]);
+      if (step >= 3) changed += write(ring[(step - 3) % 4], ports + (step - 3) * LearnGroup::kKeys, now);
+    }
+    // After one load a table has grown, and look-ups are as fast as they can be.
+    for (std::size_t i = 0; i < n && index_.state().old != nullptr; ++i) index_.step();
     return changed;
   }
 
@@ -236,8 +272,11 @@ class Fdb {
   std::size_t nbytes() const noexcept {
     return index_.nbytes() + places_.nbytes() + size() * sizeof(std::uint64_t);
   }
-  void reclaim() {
-    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) epochs_.reclaim();
+  // Frees what no reader can still see. Returns false if someone writes now: a write would have to wait.
+  bool reclaim() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock) epochs_.reclaim();
+    return lock.owns_lock();
   }
 
  private:
@@ -426,6 +465,97 @@ class Fdb {
     names->set(number, port);
   }
 
+  // Whether pointers to buckets are still good: an index that grows gets a larger array.
+  bool holds(const LearnGroup& group) const noexcept {
+    return group.buckets == index_.buckets() && index_.state().old == nullptr;
+  }
+  void send_for_homes(const std::uint64_t* macs, const std::uint16_t* vlans,
+                      LearnGroup& group) const noexcept {
+    const Index::Generation& generation = *index_.state().current;
+    const Index::Generation* old = index_.state().old;
+    group.buckets = generation.count;
+    group.visits = 0;
+    // Loops of their own, so that the compiler makes vectors of them.
+    if (vlans == nullptr) {
+      for (std::size_t i = 0; i < group.count; ++i) group.key[i] = key(macs[i], 0);
+    } else {
+      for (std::size_t i = 0; i < group.count; ++i) group.key[i] = key(macs[i], vlans[i]);
+    }
+    for (std::size_t i = 0; i < group.count; ++i) {
+      group.hash[i] = hash_key(group.key[i], seed_);
+      group.line[i] = &generation.lines[generation.home(group.hash[i])];
+      send_for(group.line[i]);
+      if (old != nullptr) send_for(&old->lines[old->home(group.hash[i])]);
+    }
+  }
+  void find_homes(LearnGroup& group) const {
+    if (!holds(group)) {
+      group.buckets = 0;
+      for (std::size_t i = 0; i < group.count; ++i) send_for_place(group.hash[i]);
+      return;
+    }
+    const Index::Generation& generation = *index_.state().current;
+    look_at_home_(group);
+    std::size_t visits = 0;
+    for (std::size_t k = 0; k < group.elsewheres; ++k) {
+      const std::size_t i = group.elsewhere[k];
+      const std::uint32_t meta = group.line[i]->meta(std::memory_order_relaxed);
+      const auto home = static_cast<std::uint64_t>(group.line[i] - generation.lines);
+      for (std::size_t which = 0; which < Index::kAlternates; ++which) {
+        group.visited[visits] = &generation.lines[generation.alternate(home, which)];
+        group.visitor[visits] = static_cast<std::uint8_t>(i);
+        visits += meta >> (Index::Line::kAlternateShift + which) & 1;
+      }
+    }
+    for (std::size_t v = 0; v < visits; ++v) send_for(group.visited[v]);
+    group.visits = visits;
+  }
+  void look_elsewhere(LearnGroup& group) const noexcept {
+    if (group.elsewheres == 0 || !holds(group)) return;
+    for (std::size_t v = 0; v < group.visits; ++v) {
+      const std::size_t i = group.visitor[v];
+      const Index::Line& line = *group.visited[v];
+      const std::uint32_t found =
+          line.match(group.key[i]) & line.meta(std::memory_order_relaxed) & Index::Line::kValidMask;
+      group.line[i] = found != 0 ? group.visited[v] : group.line[i];
+      group.slot[i] = found != 0 ? static_cast<std::uint8_t>(Index::Line::slot_of(found)) : group.slot[i];
+    }
+    for (std::size_t k = 0; k < group.elsewheres; ++k) {
+      const std::size_t i = group.elsewhere[k];
+      if (group.line[i]->key(group.slot[i]) != group.key[i]) send_for_place(group.hash[i]);
+    }
+  }
+  // A new station is listed with its port.
+  void send_for_place(std::uint64_t hash) const noexcept {
+    const Index::Generation& generation = *places_.state().current;
+    send_for(&generation.lines[generation.home(hash)]);
+  }
+  std::size_t write(const LearnGroup& group, const std::uint32_t* ports, std::uint64_t now) {
+    const std::uint64_t oldest = now > max_age_ ? now - max_age_ : 0;
+    std::size_t changed = 0;
+    bool good = holds(group);
+    const PortNames* names = ports_.load(std::memory_order_relaxed);
+    for (std::size_t i = 0; i < group.count; ++i) {
+      if (good) {
+        Index::Line& line = *group.line[i];
+        const std::size_t slot = group.slot[i];
+        const std::uint64_t word = line.value(slot);
+        const std::uint64_t seen = word & kStampMask;
+        const bool known = line.key(slot) == group.key[i] &&
+                           (line.meta(std::memory_order_relaxed) & Index::Line::bit(slot)) != 0;
+        if (known && names->at(word >> kStampBits) == ports[i] && seen != kStatic) {
+          line.set_value(slot, word - seen + now);
+          changed += seen < oldest;
+          continue;
+        }
+      }
+      changed += learn_locked(group.hash[i], group.key[i], ports[i], now);
+      good = holds(group);
+      names = ports_.load(std::memory_order_relaxed);
+    }
+    return changed;
+  }
+
   std::size_t learn_locked(std::uint64_t hash, std::uint64_t wanted, std::uint32_t port, std::uint64_t now) {
     if (!mac_is_station(wanted & kMacMask)) return 0;
     std::uint32_t number = 0;
@@ -550,6 +680,7 @@ class Fdb {
   const bool monotonic_;
   const std::uint64_t seed_;
   const FindBatch<Index> find_batch_;
+  const LookAtHome look_at_home_;
   std::uint64_t max_age_ = 0;
   mutable std::mutex mutex_;
   std::vector<std::uint32_t> free_numbers_;  // before epochs_, whose end still gives numbers back

@@ -499,8 +499,7 @@ class FlowTable {
     const auto key_at = [&](std::size_t at) { return keys + at * key_size<kSize>(); };
     const auto size_at = [&](std::size_t at) { return bytes == nullptr ? 0 : bytes[at]; };
     const auto catch_up = [&] {
-      for (std::size_t i = 0; i < late.count; ++i)
-        send_for(&heads_[other(late.set[i], late.tag[i])]);
+      for (std::size_t i = 0; i < late.count; ++i) send_for(&heads_[other(late.set[i], late.tag[i])]);
       for (std::size_t i = 0; i < late.count; ++i) {
         const std::uint64_t set = other(late.set[i], late.tag[i]);
         const std::uint64_t ways = match(load(heads_[set]), late.tag[i] | kAway);
