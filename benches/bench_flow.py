@@ -1,7 +1,8 @@
 """FlowTable beside rte_hash (which neither refreshes nor ages): IPv4 five-tuples in 16-byte keys, IPv6 in 40.
 
 Look-ups in random order, all of them hits. Every round sees another millisecond than the one before, so every
-look-up writes its refresh. rte_hash runs with huge pages where the kernel has 3100 MiB of them free.
+look-up writes its refresh. `limit_reading_one_line` is no table: it reads a line of as much memory for each key,
+which is what the machine allows. rte_hash runs with huge pages where the kernel has 3100 MiB of them free.
 """
 
 from __future__ import annotations
@@ -83,6 +84,15 @@ class TestLookup:
         table, out = flows.table(), np.empty(flows.n, np.uint32)
         measure(lambda: table.lookup_many(flows.shuffled, out=out), operations=flows.n)
         assert out.all()
+
+    def test_limit_reading_one_line(self, flows, dpdk, measure):
+        memory = np.ones(flows.table().nbytes // 64 * 64, np.uint8)
+        out = np.empty(flows.n, np.uint32)
+        lines = ctypes.c_uint64(memory.size // 64)
+        sources = flows.shuffled[:, 0 if flows.size == 16 else 12 :]  # from where they differ
+        arguments = pointer(memory), lines, pointer(sources), flows.size
+        arguments += ctypes.c_size_t(flows.n), pointer(out)
+        measure(lambda: dpdk.peer_read_lines(*arguments), operations=flows.n)
 
     def test_rte_hash_without(self, flows, dpdk, measure):
         new_peer(dpdk, flows)

@@ -52,8 +52,9 @@ size_t peer_hash_lookup(const uint8_t* keys, uint32_t key_size, size_t n, uint32
   return hits;
 }
 
-/* The limit of any table that reads one cache line a look-up: lines in random order, one batch of prefetches
- * ahead of the reads, as many answers written as keys are read. */
+/* The limit of any table that reads one cache line a look-up: lines in random order, sent for one batch ahead
+ * of the reads (into the second level of the cache, which waits for more of them at once than the first), as
+ * many answers written as keys are read. */
 void peer_read_lines(const uint8_t* memory, uint64_t lines, const uint8_t* keys, uint32_t key_size, size_t n,
                      uint32_t* out) {
   const uint8_t* line[2][CALL];
@@ -64,7 +65,7 @@ void peer_read_lines(const uint8_t* memory, uint64_t lines, const uint8_t* keys,
     uint32_t word;
     memcpy(&word, keys + i * key_size, sizeof word);
     line[batch][slot] = memory + 64 * (((word * 2654435761u & 0xFFFFFFFFu) * lines) >> 32);
-    __builtin_prefetch(line[batch][slot]);
+    __builtin_prefetch(line[batch][slot], 0, 2);
   }
 }
 
