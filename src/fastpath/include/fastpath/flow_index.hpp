@@ -44,6 +44,8 @@ struct FlowGroup {
   alignas(64) std::uint64_t slot[kKeys];  // where it may be, or kNone
   std::uint32_t elsewhere[kKeys + 8];     // keys that are not at home: they may be in their other set
   std::uint32_t elsewheres;
+  std::uint32_t left[kKeys];  // keys whose slot needs a closer look
+  std::uint32_t lefts;
 };
 
 // Steps of a look-up for all keys of a group; null where an instruction set has nothing better than plain

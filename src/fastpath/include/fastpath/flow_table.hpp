@@ -432,6 +432,7 @@ class FlowTable {
     auto* tail = reinterpret_cast<std::uint32_t*>(place + kWords * 8);
     const std::uint32_t state = load(tail[3], std::memory_order_acquire);
     std::uint64_t differ = state & (kOwn | kWriting);
+#pragma GCC unroll 8
     for (std::size_t i = 0; i < kWords; ++i) {
       differ |= load(reinterpret_cast<const std::uint64_t*>(place)[i]) ^ key_word<kSize>(key, i);
     }
@@ -442,6 +443,31 @@ class FlowTable {
     if (differ != 0 || idle > idle_ms) return false;
     if (idle != 0) store(tail[1], now);
     return true;
+  }
+  // The same for a group; what it leaves waits for look(). Returns the number of hits. A function of its own,
+  // so that its loop has all the registers.
+  template <std::size_t kSize>
+  __attribute__((noinline)) std::size_t look_at_group(const std::uint8_t* keys, std::size_t n,
+                                                      std::uint32_t now, std::uint32_t missing,
+                                                      FlowGroup& group,
+                                                      std::uint32_t* values) const noexcept {
+    const std::uint32_t idle_ms = std::min(options_.idle_ms, kAhead - 1);
+    std::uint8_t* const records = records_;
+    const std::size_t stride = stride_;
+    std::uint32_t left = 0;
+    std::size_t hits = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (group.slot[i] == kNone) {
+        values[i] = missing;
+      } else if (look_plainly<kSize>(records + group.slot[i] * stride, keys + i * kSize, now, idle_ms,
+                                     &values[i])) {
+        ++hits;
+      } else {
+        group.left[left++] = static_cast<std::uint32_t>(i);
+      }
+    }
+    group.lefts = left;
+    return hits;
   }
   // Flows move from home to their other set only, where they appear before the one store that takes them from
   // the home's ways and counts them as away: home first, then the other set, never misses one.
@@ -515,10 +541,7 @@ class FlowTable {
       late.count = 0;
     };
 
-    const bool plain = !options_.counts && options_.absolute_ms == kForever;
-    const std::uint32_t idle_ms = std::min(options_.idle_ms, kAhead - 1);
-    std::uint8_t* const records = records_;
-    const std::size_t stride = stride_;
+    const bool plain = kSize != 0 && !options_.counts && options_.absolute_ms == kForever;
     const std::size_t groups = (n + kGroup - 1) / kGroup;
     const auto count_of = [n](std::size_t group) { return std::min(kGroup, n - group * kGroup); };
     for (std::size_t step = 0; step < groups + 3; ++step) {
@@ -550,34 +573,34 @@ class FlowTable {
         }
       }
       if (step >= 3) {
-        const FlowGroup& group = ring[(step - 3) % 4];
-        for (std::size_t i = 0, count = count_of(step - 3); i < count; ++i) {
-          const std::size_t at = (step - 3) * kGroup + i;
-          std::uint32_t value = missing;
-          if (group.slot[i] != kNone) {
-            if constexpr (kSize != 0) {
-              if (plain && look_plainly<kSize>(records + group.slot[i] * stride, key_at(at), now, idle_ms,
-                                               &values[at])) {
-                ++hits;
-                continue;
-              }
-            }
-            const Look seen = look<kSize>(group.slot[i], key_at(at), now, size_at(at), true, &value);
-            if (seen == Look::kFound) {
-              ++hits;
-            } else if (seen == Look::kOver) {
-              value = missing;
-            } else if (find_at_home<kSize>(group.set[i], group.tag[i], key_at(at), now, size_at(at),
-                                           &value)) {
-              ++hits;
-            } else {
-              late.at[late.count] = at;
-              late.set[late.count] = group.set[i];
-              late.tag[late.count++] = group.tag[i];
-              continue;
-            }
+        FlowGroup& group = ring[(step - 3) % 4];
+        const std::size_t begin = (step - 3) * kGroup;
+        const std::size_t count = count_of(step - 3);
+        if (plain) {
+          hits += look_at_group<kSize>(key_at(begin), count, now, missing, group, values + begin);
+        } else {
+          group.lefts = 0;
+          for (std::size_t i = 0; i < count; ++i) {
+            values[begin + i] = missing;
+            if (group.slot[i] != kNone) group.left[group.lefts++] = static_cast<std::uint32_t>(i);
           }
-          values[at] = value;
+        }
+        for (std::uint32_t k = 0; k < group.lefts; ++k) {
+          const std::size_t i = group.left[k];
+          const std::size_t at = begin + i;
+          std::uint32_t value = 0;
+          const Look seen = look<kSize>(group.slot[i], key_at(at), now, size_at(at), true, &value);
+          if (seen == Look::kOver) {
+            values[at] = missing;
+          } else if (seen == Look::kFound ||
+                     find_at_home<kSize>(group.set[i], group.tag[i], key_at(at), now, size_at(at), &value)) {
+            values[at] = value;
+            ++hits;
+          } else {
+            late.at[late.count] = at;
+            late.set[late.count] = group.set[i];
+            late.tag[late.count++] = group.tag[i];
+          }
         }
         if (late.count > kGroup) catch_up();
       }
