@@ -1,8 +1,8 @@
 """FlowTable beside rte_hash (which neither refreshes nor ages): IPv4 five-tuples in 16-byte keys, IPv6 in 40.
 
 Look-ups in random order, all of them hits. Every round sees another millisecond than the one before, so every
-look-up writes its refresh. `limit_reading_one_line` is no table: it reads a line of as much memory for each key,
-which is what the machine allows. rte_hash runs with huge pages where the kernel has 3100 MiB of them free.
+look-up writes its refresh. `limit_reading_one_line` is no table: it reads a line of as much memory for each
+key, which is what the machine allows. rte_hash runs in huge pages where the kernel has 3100 MiB of them free.
 """
 
 from __future__ import annotations

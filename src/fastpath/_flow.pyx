@@ -75,7 +75,8 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
 
 cdef enum:
     RELEASE_KEYS = 512  # below this many keys a batch keeps the GIL: giving it up costs more than the work
-    RELEASE_VALUES = 1000  # objects that a call of expire lets go at most, about: half a millisecond's worth
+    RELEASE_VALUES = 1000  # objects that a call of expire lets go at most, about
+    RELEASE_AT_ONCE = 128  # the same between two looks at the clock
 
 # FlowTable::Flow as numpy sees it.
 RECORD = np.dtype(
@@ -497,27 +498,39 @@ cdef class FlowTable:
         budget_s : float or None, default 0.0005
             A call ends after one round or about this time, and the next one goes on where it ended, so that the
             traffic is never held up for long. None: a whole round. Half a millisecond is enough to look at some
-            hundred thousand flows, and to remove fifty thousand integers or a thousand objects.
+            hundred thousand flows, and to remove fifty thousand integers or some five hundred objects.
         """
         cdef vector[uint32_t] gone
-        cdef vector[uint32_t]* noting = NULL
-        cdef uint64_t budget_us = <uint64_t> -1
         cdef uint64_t now_ms = self.now()
-        cdef size_t removed
+        cdef uint64_t budget_us = <uint64_t> -1
         cdef size_t most = <size_t> -1
-        cdef double budget
-        if self.objects is not None:
-            noting = &gone
+        cdef size_t removed, some
+        cdef double budget, end, left
         if budget_s is not None:
             budget = seconds_of(budget_s, "budget_s", "seconds as a number or None")
             if not 0 <= budget <= 1e6:
                 raise ValueError(f"budget_s must be 0..1000000 seconds or None, got {budget_s}")
             budget_us = <uint64_t> (budget * 1e6)
-            most = RELEASE_VALUES if self.objects is not None else most
-        with nogil:
-            removed = self.table.get().expire(now_ms, budget_us, most, noting)
-        self.release_all(gone)
-        return removed
+        if self.objects is None:
+            with nogil:
+                removed = self.table.get().expire(now_ms, budget_us, most, NULL)
+            return removed
+        if budget_s is not None:
+            most = RELEASE_AT_ONCE
+            end = time.perf_counter() + budget
+        removed = 0
+        while True:
+            gone.clear()
+            with nogil:
+                some = self.table.get().expire(now_ms, budget_us, most, &gone)
+            self.release_all(gone)
+            removed += some
+            if some < most or removed >= RELEASE_VALUES:  # a round or the time is over, or it is enough
+                return removed
+            left = end - time.perf_counter()
+            if left <= 0:
+                return removed
+            budget_us = <uint64_t> (left * 1e6)
 
     def clear(self):
         """Remove every flow."""

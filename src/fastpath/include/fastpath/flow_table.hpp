@@ -164,11 +164,12 @@ class FlowTable {
   std::size_t expire(std::uint64_t now_ms, std::uint64_t budget_us, std::size_t most, Gone* gone) {
     const std::uint32_t now = stamp(now_ms);
     const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(budget_us);
+    const std::uint64_t slice = std::min<std::uint64_t>(kSlice, most / kWays + 1);
     std::size_t removed = 0;
-    for (std::uint64_t walked = 0; walked < sets_; walked += kSlice) {
+    for (std::uint64_t walked = 0; walked < sets_; walked += slice) {
       let_others_write();
       const Turn turn(*this);
-      removed += sweep_some(std::min<std::uint64_t>(kSlice, sets_ - walked), now, gone);
+      removed += sweep_some(std::min(slice, sets_ - walked), now, gone);
       if (removed >= most) break;
       if (budget_us != ~std::uint64_t{0} && std::chrono::steady_clock::now() >= end) break;
     }
