@@ -64,7 +64,7 @@ void hash16(const FlowIndex& index, const std::uint8_t* keys, FlowGroup& group) 
     const __m512i set = _mm512_srli_epi64(_mm512_mul_epu32(_mm512_srli_epi64(hash, 32), sets), 32);
     _mm512_store_si512(group.set + i, set);
     _mm512_store_si512(group.tag + i, _mm512_max_epu64(_mm512_and_si512(hash, all(0x7F)), all(1)));
-    for (std::size_t k = i; k < i + kLanes; ++k) send_for(index.heads + group.set[k]);
+    for (std::size_t k = i; k < i + kLanes; ++k) fetch_ahead(index.heads + group.set[k]);
   }
 }
 
@@ -100,9 +100,9 @@ __attribute__((no_sanitize("thread"))) void match(const FlowIndex& index, FlowGr
     const __m512i next =
         _mm512_add_epi64(all(reinterpret_cast<std::uint64_t>(index.heads)), _mm512_slli_epi64(other, 3));
     _mm512_store_si512(wanted, _mm512_mask_mov_epi64(next, found, record));
-    for (const std::uint8_t* place : wanted) send_for(place);
+    for (const std::uint8_t* place : wanted) fetch_ahead(place);
     if (index.stride > 64) {
-      for (const std::uint8_t* place : wanted) send_for(place + index.stride - 1);
+      for (const std::uint8_t* place : wanted) fetch_ahead(place + index.stride - 1);
     }
     // Some tags are those of two flows.
     const __m512i more = _mm512_andnot_si512(_mm512_sllv_epi64(all(0xFF), _mm512_slli_epi64(way, 3)), ways);
@@ -112,7 +112,7 @@ __attribute__((no_sanitize("thread"))) void match(const FlowIndex& index, FlowGr
       for (; twice != 0; twice &= static_cast<__mmask8>(twice - 1)) {
         const auto lane = static_cast<std::size_t>(std::countr_zero(static_cast<unsigned>(twice)));
         const std::size_t second = static_cast<std::size_t>(std::countr_zero(left[lane])) / 8;
-        send_for(index.records + (group.set[i + lane] * FlowIndex::kWays + second) * index.stride);
+        fetch_ahead(index.records + (group.set[i + lane] * FlowIndex::kWays + second) * index.stride);
       }
     }
     const __mmask8 away = ~found & _mm512_test_epi64_mask(head, all(std::uint64_t{0xFF} << 56));

@@ -484,8 +484,8 @@ class Fdb {
     for (std::size_t i = 0; i < group.count; ++i) {
       group.hash[i] = hash_key(group.key[i], seed_);
       group.line[i] = &generation.lines[generation.home(group.hash[i])];
-      send_for(group.line[i]);
-      if (old != nullptr) send_for(&old->lines[old->home(group.hash[i])]);
+      fetch_ahead(group.line[i]);
+      if (old != nullptr) fetch_ahead(&old->lines[old->home(group.hash[i])]);
     }
   }
   void find_homes(LearnGroup& group) const {
@@ -507,7 +507,7 @@ class Fdb {
         visits += meta >> (Index::Line::kAlternateShift + which) & 1;
       }
     }
-    for (std::size_t v = 0; v < visits; ++v) send_for(group.visited[v]);
+    for (std::size_t v = 0; v < visits; ++v) fetch_ahead(group.visited[v]);
     group.visits = visits;
   }
   void look_elsewhere(LearnGroup& group) const noexcept {
@@ -528,7 +528,7 @@ class Fdb {
   // A new station is listed with its port.
   void send_for_place(std::uint64_t hash) const noexcept {
     const Index::Generation& generation = *places_.state().current;
-    send_for(&generation.lines[generation.home(hash)]);
+    fetch_ahead(&generation.lines[generation.home(hash)]);
   }
   std::size_t write(const LearnGroup& group, const std::uint32_t* ports, std::uint64_t now) {
     const std::uint64_t oldest = now > max_age_ ? now - max_age_ : 0;

@@ -526,7 +526,7 @@ class FlowTable {
     const auto key_at = [&](std::size_t at) { return keys + at * key_size<kSize>(); };
     const auto size_at = [&](std::size_t at) { return bytes == nullptr ? 0 : bytes[at]; };
     const auto catch_up = [&] {
-      for (std::size_t i = 0; i < late.count; ++i) send_for(&heads_[other(late.set[i], late.tag[i])]);
+      for (std::size_t i = 0; i < late.count; ++i) fetch_ahead(&heads_[other(late.set[i], late.tag[i])]);
       for (std::size_t i = 0; i < late.count; ++i) {
         const std::uint64_t set = other(late.set[i], late.tag[i]);
         const std::uint64_t ways = match(load(heads_[set]), late.tag[i] | kAway);
@@ -615,7 +615,7 @@ class FlowTable {
       const std::uint64_t hashed = hash<kSize>(keys + i * key_size<kSize>());
       group.set[i] = home(hashed);
       group.tag[i] = tag(hashed);
-      send_for(&heads_[group.set[i]]);
+      fetch_ahead(&heads_[group.set[i]]);
     }
   }
   void match_group(std::size_t n, FlowGroup& group) const noexcept {
@@ -634,8 +634,8 @@ class FlowTable {
     group.elsewheres = elsewheres;
   }
   void send_for_record(const std::uint8_t* place) const noexcept {
-    send_for(place);
-    if (stride_ > 64) send_for(place + stride_ - 1);
+    fetch_ahead(place);
+    if (stride_ > 64) fetch_ahead(place + stride_ - 1);
   }
 
   std::uint64_t locate(std::uint64_t set, std::uint64_t tag, const std::uint8_t* key) const {
