@@ -52,8 +52,9 @@ cdef class Fdb:
     Notes
     -----
     Group (multicast) addresses and the zero address are never learned. Threads: any number of readers beside one
-    writer at a time; a look-up takes no lock. Cost: one cache line a look-up or refresh. Times are kept in
-    units of 1/65536 s.
+    writer at a time; a look-up takes no lock. A call that has to wait for a writer gives up the GIL. Cost: one
+    cache line a look-up or refresh, about 5 and 9 ns each in batches; a new station 60 ns, or three times as much
+    while the table grows. Times are kept in units of 1/65536 s.
     """
 
     cdef unique_ptr[CFdb] table
