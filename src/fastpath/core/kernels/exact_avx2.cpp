@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "fastpath/exact_table.hpp"
 #include "fastpath/fdb.hpp"
@@ -40,6 +41,12 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
     return (words & words >> 1 & 0b101) | static_cast<std::uint32_t>(line.key(2) == key) << 4;
   }
 }
+
+inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
+  return table.same(record, key);
+}
+
+#include "exact_steps.hpp"
 
 #include "exact_find.hpp"
 

@@ -1,261 +1,364 @@
 // Batch look-ups of the exact tables. Included inside the target region and the anonymous namespace of each
 // instruction set, after it has defined
-//   template <typename Key, typename Value> std::uint32_t match(const Bucket<Key, Value>&, const Key&)
-// which gives the slots that hold the key, valid or not.
+//   template <typename Key, typename Value> std::uint32_t match(const Bucket<Key, Value>& line, const Key& key)
+//     the slots that hold the key, valid or not;
+//   template <typename Key> struct Hasher, made of a seed: void operator()(const Key* keys, uint64_t* hashes)
+//     hash_key() of kRow keys, both aligned to 64 bytes;
+//   void aim(const uint64_t* hashes, uint64_t buckets, uint64_t from, uint64_t lines, uint64_t nothing,
+//            uint64_t* addresses)
+//     the addresses of the home buckets of kRow hashes, `nothing` for homes below `from`;
+//   uint64_t nonzero_bytes(const uint8_t* bytes), uint64_t any_bits(const uint32_t* words, uint32_t bits)
+//     one bit for each of kGroup;
+//   template <typename Value> void deliver(Value* out, const Value* values, uint64_t hit, size_t count,
+//                                          Value missing)
+//     values where `hit` says so, else `missing`;
+//   bool same_record(const WideTable& table, const uint8_t* record, const uint8_t* key).
 //
-// Keys are taken in groups: while one group is compared, the lines of the next one are on their way.
+// A pipeline: while one key is looked for in its line, the lines of the next ones are on their way, and
+// sending for a line and looking at one take turns, so that neither memory nor the processor waits for the
+// other.
 
-constexpr std::size_t kGroup = 64;
-
-// What one look into a bucket says.
-template <typename Value>
-struct Look {
-  Value value;
-  std::uint32_t meta;
-  std::uint32_t hit;    // 1: the value is right
-  std::uint32_t moved;  // not 0: something moved meanwhile, and nothing is known
-};
+constexpr std::size_t kRow = 8;     // keys that are hashed together
+constexpr std::size_t kGroup = 64;  // keys whose other buckets are visited together
+constexpr std::size_t kAhead = 64;  // keys between sending for a line and looking at it
 
 // Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
 // would be wrong as often as keys are away from home.
 inline std::uint32_t nonzero(std::uint32_t word) { return (word | (0u - word)) >> 31; }
-template <typename Word>
-inline Word select(std::uint32_t condition, Word yes, Word no) {
-  return no ^ ((yes ^ no) & (Word{0} - condition));
-}
 
-template <typename Key, typename Value>
-inline Look<Value> look_once(const Bucket<Key, Value>& line, const Key& key) {
-  using Line = Bucket<Key, Value>;
-  const std::uint32_t meta = line.meta(std::memory_order_acquire);
-  const std::uint32_t found = match(line, key) & meta & Line::kValidMask;
-  const std::size_t slot = Line::slot_of(found | Line::bit(Line::kSlots - 1));
-  const Value value = line.value(slot);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  const std::uint32_t changed = meta ^ line.meta(std::memory_order_relaxed);
-  const std::uint32_t moved = changed & (Line::kVersionMask | Line::kAlternateMask | found);
-  return {value, meta, nonzero(found) & ~nonzero(moved) & 1, moved};
-}
+// A line without entries, for those who need not look.
+alignas(64) inline constexpr std::uint8_t kNothing[64] = {};
 
-// Prefetches the other buckets that the home bucket names.
 template <typename Index>
-inline void prefetch_alternates(const typename Index::Generation& generation, std::uint64_t home) {
+struct alignas(64) Group {
   using Line = typename Index::Line;
-  std::uint32_t bits = generation.lines[home].meta(std::memory_order_relaxed) & Line::kAlternateMask;
-  for (bits >>= Line::kAlternateShift; bits != 0; bits &= bits - 1) {
-    __builtin_prefetch(&generation.lines[generation.alternate(home, std::countr_zero(bits))]);
+  typename Index::Wanted key[kGroup];
+  const Line* line[kGroup];
+  typename Index::Entry value[kGroup];
+  std::uint32_t meta[kGroup];
+  std::uint8_t found[kGroup];
+  std::uint64_t hit;
+  std::uint64_t pending;  // keys that are not in their home bucket, which names others
+  std::uint32_t changed;  // what a writer changed meanwhile
+  std::size_t begin;
+  std::size_t count;
+  // Those other buckets, by whom they are visited, and what is found there.
+  std::size_t visits;
+  std::uint8_t visitor[kGroup * Index::kAlternates];
+  std::uint8_t visit_found[kGroup * Index::kAlternates];
+  const Line* visited[kGroup * Index::kAlternates];
+};
+
+// One look into a line. The value is the one of the last slot where nothing is found.
+template <typename Key, typename Value>
+inline std::uint32_t look(const Bucket<Key, Value>& line, const Key& key, Value* value, std::uint32_t* meta,
+                          std::uint32_t* changed) {
+  using Line = Bucket<Key, Value>;
+  *meta = line.meta(std::memory_order_acquire);
+  const std::uint32_t found = match(line, key) & *meta & Line::kValidMask;
+  const auto bit = static_cast<std::size_t>(std::countr_zero(found | Line::bit(Line::kSlots - 1)));
+  constexpr std::size_t kStep = sizeof(Value) / Line::kBitStep;
+  *value = bucket_detail::load_relaxed(
+      *reinterpret_cast<const Value*>(reinterpret_cast<const std::uint8_t*>(line.values) + bit * kStep));
+  std::atomic_thread_fence(std::memory_order_acquire);
+  *changed |= *meta ^ line.meta(std::memory_order_relaxed);
+  return found;
+}
+
+// Looks for n keys in one array: those whose homes are below `from` are not in it. Batch says what is asked:
+//   stage(begin, count, keys, hashes)  fills kRow keys of the index and their hashes
+//   settle(group)                      takes a group whose `hit` and `value` are right if `changed` has none of
+//                                      kMeaning, and of which nothing is known otherwise
+//   finish()                           takes what is left after the last group
+template <typename Batch>
+void find_in(Batch& batch, const typename Batch::Index::Generation& generation, std::uint64_t from,
+             std::size_t n) {
+  using Index = typename Batch::Index;
+  using Line = typename Index::Line;
+  Group<Index> groups[4];
+  alignas(64) std::uint64_t hashes[kRow];
+
+  const auto stage = [&](std::size_t begin) {
+    Group<Index>& group = groups[begin / kGroup % 4];
+    const std::size_t at = begin % kGroup;
+    batch.stage(begin, std::min(kRow, n - begin), group.key + at, hashes);
+    static_assert(sizeof(const Line*) == sizeof(std::uint64_t));
+    aim(hashes, generation.count, from, reinterpret_cast<std::uintptr_t>(generation.lines),
+        reinterpret_cast<std::uintptr_t>(kNothing), reinterpret_cast<std::uint64_t*>(group.line + at));
+    for (std::size_t i = at; i < at + kRow; ++i) __builtin_prefetch(group.line[i]);
+  };
+
+  // Sends for the other buckets that the home buckets name.
+  const auto expand = [&](Group<Index>& group) {
+    const std::uint64_t all = ~std::uint64_t{0} >> (kGroup - group.count);
+    group.hit = nonzero_bytes(group.found) & all;
+    group.pending = any_bits(group.meta, Line::kAlternateMask) & ~group.hit & all;
+    const Line* end = generation.lines + generation.count;
+    std::size_t visits = 0;
+    for (std::uint64_t left = group.pending; left != 0; left &= left - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(left));
+      for (std::size_t which = 0; which < Index::kAlternates; ++which) {
+        const Line* line = group.line[i] + generation.distance[which];
+        group.visited[visits] = line >= end ? line - generation.count : line;
+        group.visitor[visits] = static_cast<std::uint8_t>(i);
+        visits += group.meta[i] >> (Line::kAlternateShift + which) & 1;
+      }
+    }
+    for (std::size_t v = 0; v < visits; ++v) __builtin_prefetch(group.visited[v]);
+    group.visits = visits;
+  };
+
+  const auto visit = [&](Group<Index>& group) {
+    constexpr std::uint32_t kPlaces = Line::kVersionMask | Line::kAlternateMask;
+    typename Index::Entry value[kGroup * Index::kAlternates];
+    std::uint32_t meta[kGroup * Index::kAlternates];
+    for (std::size_t v = 0; v < group.visits; ++v) {
+      group.visit_found[v] = static_cast<std::uint8_t>(
+          look(*group.visited[v], group.key[group.visitor[v]], &value[v], &meta[v], &group.changed));
+    }
+    for (std::uint64_t left = group.pending; left != 0; left &= left - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(left));
+      group.changed |= (group.meta[i] ^ group.line[i]->meta(std::memory_order_acquire)) & kPlaces;
+    }
+    for (std::size_t v = 0; v < group.visits; ++v) {
+      if (group.visit_found[v] == 0) continue;
+      const std::size_t i = group.visitor[v];
+      group.value[i] = value[v];
+      group.line[i] = group.visited[v];
+      group.meta[i] = meta[v];
+      group.found[i] = group.visit_found[v];
+      group.hit |= std::uint64_t{1} << i;
+    }
+  };
+
+  for (std::size_t begin = 0; begin < std::min(n, kAhead); begin += kRow) stage(begin);
+  for (std::size_t begin = 0; begin < n; begin += kGroup) {
+    Group<Index>& group = groups[begin / kGroup % 4];
+    group.begin = begin;
+    group.count = std::min(kGroup, n - begin);
+    std::uint32_t changed = 0;
+    for (std::size_t at = 0; at < group.count; at += kRow) {
+      if (begin + at + kAhead < n) stage(begin + at + kAhead);
+#pragma GCC unroll 8
+      for (std::size_t i = at; i < at + kRow; ++i) {
+        group.found[i] = static_cast<std::uint8_t>(
+            look(*group.line[i], group.key[i], &group.value[i], &group.meta[i], &changed));
+      }
+    }
+    group.changed = changed;
+    expand(group);
+    if (begin != 0) {
+      Group<Index>& before = groups[(begin / kGroup - 1) % 4];
+      visit(before);
+      batch.settle(before);
+    }
+  }
+  if (n != 0) {
+    Group<Index>& last = groups[(n - 1) / kGroup % 4];
+    visit(last);
+    batch.settle(last);
+  }
+  batch.finish();
+}
+
+// What differs in a line when an answer from it cannot be trusted.
+template <typename Line>
+constexpr std::uint32_t kMeaning = Line::kVersionMask | Line::kAlternateMask | Line::kValidMask;
+
+constexpr std::size_t kBlock = 4096;  // keys between two looks at which arrays are in use
+
+// Keys that stand in their lines.
+template <typename Index_>
+struct InlineBatch {
+  using Index = Index_;
+  using Key = typename Index::Wanted;
+  using Value = typename Index::Entry;
+
+  const Index& index;
+  const std::uint64_t seed;
+  const std::size_t size;
+  const Value missing;
+  const Hasher<Key> hasher{seed};
+  const std::uint8_t* keys = nullptr;
+  Value* values = nullptr;
+  std::uint64_t hits[kBlock / kGroup];
+
+  bool find(std::size_t i, Value* value) const {
+    const Key key = load_key<Key>(keys + i * size, size);
+    return index.get(hash_key(key, seed), key, value);
+  }
+  void stage(std::size_t begin, std::size_t count, Key* key, std::uint64_t* hashes) const {
+    const std::uint8_t* from = keys + begin * size;
+    if (count < kRow) [[unlikely]] {
+      std::memset(static_cast<void*>(key), 0, kRow * sizeof(Key));
+      for (std::size_t i = 0; i < count; ++i) key[i] = load_key<Key>(from + i * size, size);
+    } else if (size == sizeof(Key)) {
+      std::memcpy(static_cast<void*>(key), from, kRow * sizeof(Key));
+    } else {
+      for (std::size_t i = 0; i < kRow; ++i) key[i] = load_key<Key>(from + i * size, size);
+    }
+    hasher(key, hashes);
+  }
+  void settle(Group<Index>& group) {
+    if ((group.changed & kMeaning<typename Index::Line>) != 0) [[unlikely]] {
+      group.hit = 0;
+      for (std::size_t i = 0; i < group.count; ++i) {
+        group.hit |= std::uint64_t{find(group.begin + i, &group.value[i])} << i;
+      }
+    }
+    hits[group.begin / kGroup] = group.hit;
+    deliver(values + group.begin, group.value, group.hit, group.count, missing);
+  }
+  void finish() const {}
+};
+
+// Keys that stand in records: their lines hold tags, and a record is read for each tag that is found.
+struct WideBatch {
+  using Index = WideTable::Index;
+  using Key = Index::Wanted;
+  using Value = std::uint32_t;
+
+  const WideTable& table;
+  const Index& index;
+  const std::size_t size;
+  const Value missing;
+  const std::uint8_t* keys = nullptr;
+  Value* values = nullptr;
+  std::uint64_t hits[kBlock / kGroup];
+  // The group whose records are on their way.
+  const Group<Index>* sent = nullptr;
+  const std::uint8_t* records[kGroup];
+
+  bool find(std::size_t i, Value* value) const { return table.find(keys + i * size, value); }
+  void stage(std::size_t begin, std::size_t count, Key* key, std::uint64_t* hashes) const {
+    for (std::size_t i = 0; i < count; ++i) {
+      hashes[i] = table.hash(keys + (begin + i) * size);
+      key[i] = WideTable::tag(hashes[i]);
+    }
+    for (std::size_t i = count; i < kRow; ++i) hashes[i] = key[i] = 0;
+  }
+  void settle(Group<Index>& group) {
+    finish();
+    for (std::uint64_t left = group.hit; left != 0; left &= left - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(left));
+      records[i] = table.record(group.value[i].number);
+      __builtin_prefetch(records[i]);
+    }
+    sent = &group;
+  }
+  void finish() {
+    if (sent == nullptr) return;
+    using Line = Index::Line;
+    const Group<Index>& group = *sent;
+    const std::uint8_t* key = keys + group.begin * size;
+    Value* out = values + group.begin;
+    std::uint64_t differ = 0;
+    std::uint32_t changed = group.changed & kMeaning<Line>;
+    Value value[kGroup];
+    for (std::uint64_t left = group.hit; left != 0; left &= left - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(left));
+      value[i] = group.value[i].value;
+      differ |= std::uint64_t{!same_record(table, records[i], key + i * size)} << i;
+      std::atomic_thread_fence(std::memory_order_acquire);
+      const std::uint32_t now = group.line[i]->meta(std::memory_order_relaxed);
+      changed |= (group.meta[i] ^ now) & (Line::kVersionMask | Line::kValidMask);
+    }
+    std::uint64_t hit = group.hit;
+    // Two keys have one tag, or a writer was there.
+    if ((differ | changed) != 0) [[unlikely]] {
+      const std::uint64_t all = ~std::uint64_t{0} >> (kGroup - group.count);
+      for (std::uint64_t left = changed != 0 ? all : differ; left != 0; left &= left - 1) {
+        const auto i = static_cast<std::size_t>(std::countr_zero(left));
+        hit = (hit & ~(std::uint64_t{1} << i)) | std::uint64_t{find(group.begin + i, &value[i])} << i;
+      }
+    }
+    hits[group.begin / kGroup] = hit;
+    deliver(out, value, hit, group.count, missing);
+    sent = nullptr;
+  }
+};
+
+// Looks for up to kBlock keys in the arrays that are in use.
+template <typename Batch>
+void find_block(Batch& batch, const std::uint8_t* keys, std::size_t n, typename Batch::Value* values) {
+  using Value = typename Batch::Value;
+  const auto& state = batch.index.state();
+  batch.keys = keys;
+  batch.values = values;
+  if (state.old == nullptr) [[likely]] {
+    find_in(batch, *state.current, 0, n);
+  } else {
+    // The old array first: an entry leaves it only when the new one has it.
+    find_in(batch, *state.old, state.moved.load(std::memory_order_acquire), n);
+    constexpr std::size_t kPart = 512;
+    std::uint8_t left[kPart * ExactTable::kMaxKeySize];
+    Value found[kPart];
+    std::uint16_t place[kPart];
+    std::uint64_t hits[kBlock / kGroup];
+    std::memcpy(hits, batch.hits, sizeof hits);
+    for (std::size_t begin = 0; begin < n; begin += kPart) {
+      std::size_t count = 0;
+      for (std::size_t i = begin; i < std::min(begin + kPart, n); ++i) {
+        place[count] = static_cast<std::uint16_t>(i);
+        std::memcpy(left + count * batch.size, keys + i * batch.size, batch.size);
+        count += ~hits[i / kGroup] >> i % kGroup & 1;
+      }
+      batch.keys = left;
+      batch.values = found;
+      find_in(batch, *state.current, 0, count);
+      for (std::size_t i = 0; i < count; ++i) {
+        values[place[i]] = found[i];
+        hits[place[i] / kGroup] |= (batch.hits[i / kGroup] >> i % kGroup & 1) << place[i] % kGroup;
+      }
+    }
+    std::memcpy(batch.hits, hits, sizeof hits);
+    batch.keys = keys;
+    batch.values = values;
+  }
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (&batch.index.state() == &state) [[likely]]
+    return;
+  // Other arrays are in use by now: what was missed may be there.
+  for (std::size_t i = 0; i < n; ++i) {
+    std::uint64_t& word = batch.hits[i / kGroup];
+    const std::uint64_t bit = std::uint64_t{1} << i % kGroup;
+    if ((word & bit) != 0) continue;
+    if (batch.find(i, &values[i])) {
+      word |= bit;
+    } else {
+      values[i] = batch.missing;
+    }
   }
 }
 
-// Runs the three stages of each group, one group behind the other.
-template <typename Group, typename Stage, typename Compare, typename Settle>
-inline void run_groups(std::size_t n, Stage&& stage, Compare&& compare, Settle&& settle) {
-  Group groups[3];
-  Group* staged = &groups[0];
-  Group* sent = &groups[1];
-  Group* compared = &groups[2];
-  const std::size_t total = (n + kGroup - 1) / kGroup;
-  for (std::size_t step = 0; step < total + 2; ++step) {
-    if (step < total) stage(*staged, step * kGroup);
-    if (step >= 1 && step - 1 < total) compare(*sent);
-    if (step >= 2) settle(*compared);
-    Group* const done = compared;
-    compared = sent;
-    sent = staged;
-    staged = done;
+template <typename Batch>
+std::size_t find_blocks(Batch& batch, const std::uint8_t* keys, std::size_t n, typename Batch::Value* values,
+                        std::uint8_t* hit_flags) {
+  std::size_t hits = 0;
+  for (std::size_t begin = 0; begin < n; begin += kBlock) {
+    const std::size_t count = std::min(kBlock, n - begin);
+    find_block(batch, keys + begin * batch.size, count, values + begin);
+    for (std::size_t i = 0; i < count; i += kGroup) {
+      const std::uint64_t word = batch.hits[i / kGroup];
+      hits += static_cast<std::size_t>(std::popcount(word));
+      if (hit_flags == nullptr) continue;
+      const std::size_t end = std::min(kGroup, count - i);
+      for (std::size_t j = 0; j < end; ++j) hit_flags[begin + i + j] = word >> j & 1;
+    }
   }
+  return hits;
 }
 
 template <typename Index>
 std::size_t find_inline(const Index& index, std::uint64_t seed, const std::uint8_t* keys, std::size_t size,
                         std::size_t n, typename Index::Entry* values, typename Index::Entry missing,
                         std::uint8_t* hit_flags) {
-  using Key = typename Index::Wanted;
-  using Value = typename Index::Entry;
-  using Generation = typename Index::Generation;
-  using State = typename Index::State;
-  using Line = typename Index::Line;
-  struct Lane {
-    Key key;
-    std::uint64_t home;
-    std::uint32_t meta;
-  };
-  struct Group {
-    const State* state;
-    std::size_t begin;
-    std::size_t count;
-    std::size_t pending_count;  // keys that are not in their home bucket, which names others
-    std::size_t visit_count;    // those other buckets
-    Lane lanes[kGroup];
-    std::uint8_t hit[kGroup];
-    std::uint8_t pending[kGroup];
-    std::uint8_t visitor[kGroup * Index::kAlternates];
-    const Line* visited[kGroup * Index::kAlternates];
-  };
-
-  const auto stage = [&](Group& group, std::size_t begin) {
-    const State& state = index.state();
-    group.begin = begin;
-    group.count = std::min(kGroup, n - begin);
-    group.pending_count = 0;
-    group.visit_count = 0;
-    group.state = &state;
-    const Generation& generation = *state.current;
-    for (std::size_t i = 0; i < group.count; ++i) {
-      const Key key = load_key<Key>(keys + (begin + i) * size, size);
-      const std::uint64_t hash = hash_key(key, seed);
-      const std::uint64_t home = generation.home(hash);
-      group.lanes[i] = {key, home, 0};
-      __builtin_prefetch(&generation.lines[home]);
-      if (state.old != nullptr) [[unlikely]]
-        __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
-    }
-  };
-
-  // Looks into the home buckets, and sends for the others that they name.
-  const auto compare = [&](Group& group) {
-    const Generation& generation = *group.state->current;
-    Value* out = values + group.begin;
-    if (group.state->old != nullptr) [[unlikely]] {
-      for (std::size_t i = 0; i < group.count; ++i) {
-        group.hit[i] = index.get(hash_key(group.lanes[i].key, seed), group.lanes[i].key, &out[i]);
-        out[i] = group.hit[i] ? out[i] : missing;
-      }
-      return;
-    }
-    for (std::size_t i = 0; i < group.count; ++i) {
-      Lane& lane = group.lanes[i];
-      const auto seen = look_once(generation.lines[lane.home], lane.key);
-      lane.meta = seen.meta;
-      out[i] = select(seen.hit, seen.value, missing);
-      group.hit[i] = static_cast<std::uint8_t>(seen.hit);
-      group.pending[group.pending_count] = static_cast<std::uint8_t>(i);
-      group.pending_count += ~seen.hit & nonzero((seen.meta & Line::kAlternateMask) | seen.moved);
-    }
-    for (std::size_t p = 0; p < group.pending_count; ++p) {
-      const std::uint8_t i = group.pending[p];
-      const Lane& lane = group.lanes[i];
-      for (std::size_t which = 0; which < Index::kAlternates; ++which) {
-        group.visited[group.visit_count] = &generation.lines[generation.alternate(lane.home, which)];
-        group.visitor[group.visit_count] = i;
-        group.visit_count += lane.meta >> (Line::kAlternateShift + which) & 1;
-      }
-    }
-    for (std::size_t v = 0; v < group.visit_count; ++v) __builtin_prefetch(group.visited[v]);
-  };
-
-  std::size_t hits = 0;
-  const auto settle = [&](Group& group) {
-    Value* out = values + group.begin;
-    std::uint32_t moved = 0;
-    for (std::size_t v = 0; v < group.visit_count; ++v) {
-      const std::uint8_t i = group.visitor[v];
-      const auto seen = look_once(*group.visited[v], group.lanes[i].key);
-      out[i] = select(seen.hit, seen.value, out[i]);
-      group.hit[i] |= static_cast<std::uint8_t>(seen.hit);
-      moved |= seen.moved;
-    }
-    for (std::size_t p = 0; p < group.pending_count; ++p) {
-      const Lane& lane = group.lanes[group.pending[p]];
-      const std::uint32_t meta = group.state->current->lines[lane.home].meta(std::memory_order_acquire);
-      moved |= (lane.meta ^ meta) & (Line::kVersionMask | Line::kAlternateMask);
-    }
-    if (moved != 0 || &index.state() != group.state) [[unlikely]] {
-      for (std::size_t i = 0; i < group.count; ++i) {
-        if (group.hit[i]) continue;
-        group.hit[i] = index.get(hash_key(group.lanes[i].key, seed), group.lanes[i].key, &out[i]);
-        out[i] = group.hit[i] ? out[i] : missing;
-      }
-    }
-    for (std::size_t i = 0; i < group.count; ++i) hits += group.hit[i];
-    if (hit_flags != nullptr) std::memcpy(hit_flags + group.begin, group.hit, group.count);
-  };
-
-  run_groups<Group>(n, stage, compare, settle);
-  return hits;
+  InlineBatch<Index> batch{.index = index, .seed = seed, .size = size, .missing = missing};
+  return find_blocks(batch, keys, n, values, hit_flags);
 }
 
 std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::size_t n, std::uint32_t* values,
                       std::uint32_t missing, std::uint8_t* hit_flags) {
-  using Index = WideTable::Index;
-  struct Lane {
-    std::uint64_t hash;
-    std::uint64_t home;
-    const std::uint8_t* record;
-    std::uint32_t meta;
-    std::uint32_t found;
-  };
-  struct Group {
-    const Index::State* state;
-    std::size_t begin;
-    std::size_t count;
-    Lane lanes[kGroup];
-  };
-  const std::size_t size = table.key_size();
-
-  const auto stage = [&](Group& group, std::size_t begin) {
-    const auto& state = table.index().state();
-    group.begin = begin;
-    group.count = std::min(kGroup, n - begin);
-    group.state = &state;
-    for (std::size_t i = 0; i < group.count; ++i) {
-      const std::uint64_t hash = table.hash(keys + (begin + i) * size);
-      const std::uint64_t home = state.current->home(hash);
-      group.lanes[i].hash = hash;
-      group.lanes[i].home = home;
-      __builtin_prefetch(&state.current->lines[home]);
-      if (state.old != nullptr) [[unlikely]]
-        __builtin_prefetch(&state.old->lines[state.old->home(hash)]);
-    }
-  };
-  // Finds the record that the tag points at and sends for it.
-  const auto compare = [&](Group& group) {
-    using Line = Index::Line;
-    for (std::size_t i = 0; i < group.count; ++i) {
-      Lane& lane = group.lanes[i];
-      const Line& line = group.state->current->lines[lane.home];
-      lane.meta = line.meta(std::memory_order_acquire);
-      lane.found = match(line, WideTable::tag(lane.hash)) & lane.meta & Line::kValidMask;
-      lane.record = nullptr;
-      if (lane.found != 0) {
-        lane.record = table.record(line.value(Line::slot_of(lane.found)));
-        __builtin_prefetch(lane.record);
-        __builtin_prefetch(lane.record + 8 * ((size + 7) / 8));
-      } else {
-        prefetch_alternates<Index>(*group.state->current, lane.home);
-      }
-    }
-  };
-  std::size_t hits = 0;
-  const auto record = [&](std::size_t i, bool hit) {
-    values[i] = hit ? values[i] : missing;
-    if (hit_flags != nullptr) hit_flags[i] = hit;
-    hits += hit;
-  };
-  const auto settle = [&](const Group& group) {
-    using Line = Index::Line;
-    std::atomic_thread_fence(std::memory_order_acquire);
-    const bool steady = group.state->old == nullptr && &table.index().state() == group.state;
-    for (std::size_t i = 0; i < group.count; ++i) {
-      const Lane& lane = group.lanes[i];
-      const std::uint8_t* key = keys + (group.begin + i) * size;
-      std::uint32_t* out = values + group.begin + i;
-      const Line& line = group.state->current->lines[lane.home];
-      bool hit = false;
-      bool final = lane.found == 0 && (lane.meta & Line::kAlternateMask) == 0;
-      if (lane.found != 0) {
-        *out = table.value(lane.record);
-        hit = final = table.same(lane.record, key);
-      }
-      std::atomic_thread_fence(std::memory_order_acquire);
-      const std::uint32_t first = lane.found & (0u - lane.found);
-      const std::uint32_t changed = lane.meta ^ line.meta(std::memory_order_relaxed);
-      final = final && steady && (changed & (Line::kVersionMask | Line::kAlternateMask | first)) == 0;
-      if (!final) hit = table.find_hashed(lane.hash, key, out);
-      record(group.begin + i, hit);
-    }
-  };
-
-  run_groups<Group>(n, stage, compare, settle);
-  return hits;
+  WideBatch batch{.table = table, .index = table.index(), .size = table.key_size(), .missing = missing};
+  return find_blocks(batch, keys, n, values, hit_flags);
 }

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "fastpath/exact_table.hpp"
 #include "fastpath/fdb.hpp"
@@ -14,6 +15,12 @@ template <typename Key, typename Value>
 inline std::uint32_t match(const Bucket<Key, Value>& line, const Key& key) {
   return line.match(key);
 }
+
+inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
+  return table.same(record, key);
+}
+
+#include "exact_steps.hpp"
 
 #include "exact_find.hpp"
 

@@ -1,8 +1,8 @@
 // Exact match: a hash table of keys of one size, 1 to 64 bytes, to 32-bit values.
 //
 // Keys up to 16 bytes stand in the bucket itself, padded to 4, 8 or 16 bytes: a hit costs one cache line.
-// Longer keys stand in an array of records that never move; their buckets hold 32 bits of the hash and the
-// record's number.
+// Longer keys stand in records that never move, each in one cache line; their buckets hold the value, the
+// record's number and 32 bits of the hash, so that a miss reads no record and growth none at all.
 #pragma once
 
 #include <algorithm>
@@ -304,10 +304,31 @@ class RecordStore {
   std::atomic<std::size_t> nbytes_{0};
 };
 
-// Keys of 17 to 64 bytes. A record is the key in whole 64-bit words, zero-padded, then the value.
+// What a bucket says of a wide key.
+struct WideEntry {
+  std::uint32_t number;  // of its record
+  std::uint32_t value;
+  friend bool operator==(const WideEntry&, const WideEntry&) = default;
+};
+
+namespace bucket_detail {
+inline WideEntry load_relaxed(const WideEntry& entry) noexcept {
+  return {load_relaxed(entry.number), load_relaxed(entry.value)};
+}
+inline void store_relaxed(WideEntry& entry, WideEntry value) noexcept {
+  store_relaxed(entry.number, value.number);
+  store_relaxed(entry.value, value.value);
+}
+}  // namespace bucket_detail
+
+// Keys of 17 to 64 bytes. A record is the key, zero-padded to 32 or to 64 bytes: half a cache line or one.
+//
+// The hash has 32 bits here, all of which stand in the bucket. It chooses the home bucket, so what is left of
+// it to tell keys of one bucket apart is about 32 bits less the binary logarithm of the number of buckets;
+// where that is not enough, a look-up reads a record in vain.
 class WideTable final : public ExactTable {
  public:
-  using Index = BucketIndex<std::uint32_t, std::uint32_t, WideTable>;
+  using Index = BucketIndex<std::uint32_t, WideEntry, WideTable>;
   using FindMany = std::size_t (*)(const WideTable&, const std::uint8_t*, std::size_t, std::uint32_t*,
                                    std::uint32_t, std::uint8_t*);
 
@@ -315,16 +336,16 @@ class WideTable final : public ExactTable {
       : ExactTable(key_size, seed),
         words_((key_size + 7) / 8),
         find_many_(find_many),
-        records_(words_ * 8 + 8),
+        records_(key_size <= 32 ? 32 : 64),
         index_(*this, epochs_, capacity) {}
 
   std::uint64_t hash(const std::uint8_t* key) const noexcept {
-    return hash_detail::xxh3_17to128(key, key_size_, seed_);
+    const std::uint64_t mixed = key_size_ <= 32 ? hash_detail::xxh3_17to32(key, key_size_, seed_)
+                                                : hash_detail::xxh3_33to64(key, key_size_, seed_);
+    return hash_of(tag(mixed), {});
   }
-  static std::uint32_t tag(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
-  std::uint64_t hash_of(std::uint32_t, std::uint32_t record) const noexcept {
-    return hash(records_.at(record));
-  }
+  static std::uint32_t tag(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash >> 32); }
+  std::uint64_t hash_of(std::uint32_t tag, WideEntry) const noexcept { return std::uint64_t{tag} << 32; }
   const Index& index() const noexcept { return index_; }
   const std::uint8_t* record(std::uint32_t number) const noexcept { return records_.at(number); }
 
@@ -337,19 +358,13 @@ class WideTable final : public ExactTable {
     }
     return (differ | (bucket_detail::load_relaxed(stored[words_ - 1]) ^ last_word(key))) == 0;
   }
-  std::uint32_t value(const std::uint8_t* record) const noexcept {
-    return bucket_detail::load_relaxed(*reinterpret_cast<const std::uint32_t*>(record + words_ * 8));
-  }
 
-  bool find_hashed(std::uint64_t hash, const std::uint8_t* key, std::uint32_t* result) const noexcept {
-    return index_.find(hash, tag(hash), [&](std::uint32_t number) {
-      const std::uint8_t* found = record(number);
-      *result = value(found);
-      return same(found, key);
-    });
-  }
   bool find(const std::uint8_t* key, std::uint32_t* result) const noexcept override {
-    return find_hashed(hash(key), key, result);
+    const std::uint64_t hashed = hash(key);
+    return index_.find(hashed, tag(hashed), [&](WideEntry entry) {
+      *result = entry.value;
+      return same(record(entry.number), key);
+    });
   }
   std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values, std::uint32_t missing,
                         std::uint8_t* hit) const noexcept override {
@@ -385,8 +400,8 @@ class WideTable final : public ExactTable {
     const Turn turn(*this);
     if (gone != nullptr) gone->reserve(size());
     // One by one: a record may be written again only after its bucket says so.
-    index_.for_each([&](std::uint32_t, std::uint32_t number, const auto& place) {
-      if (gone != nullptr) gone->push_back(value(record(number)));
+    index_.for_each([&](std::uint32_t, WideEntry entry, const auto& place) {
+      if (gone != nullptr) gone->push_back(entry.value);
       index_.erase(place);
     });
     index_.clear(0);
@@ -398,10 +413,10 @@ class WideTable final : public ExactTable {
     const Turn turn(*this);
     keys.reserve(size() * key_size_);
     values.reserve(size());
-    index_.for_each([&](std::uint32_t, std::uint32_t number, const auto&) {
-      const std::uint8_t* found = record(number);
+    index_.for_each([&](std::uint32_t, WideEntry entry, const auto&) {
+      const std::uint8_t* found = record(entry.number);
       keys.insert(keys.end(), found, found + key_size_);
-      values.push_back(value(found));
+      values.push_back(entry.value);
     });
   }
 
@@ -411,23 +426,23 @@ class WideTable final : public ExactTable {
   }
   Index::Place locate(std::uint64_t hashed, const std::uint8_t* key) const {
     return index_.locate(hashed, tag(hashed),
-                         [&](std::uint32_t number) { return same(record(number), key); });
+                         [&](WideEntry entry) { return same(record(entry.number), key); });
   }
   bool erase_locked(const std::uint8_t* key, std::uint32_t* previous) override {
     const auto place = locate(hash(key), key);
     if (!place) return false;
-    const std::uint32_t number = place.line().value(place.slot);
-    *previous = value(record(number));
+    const WideEntry entry = place.line().value(place.slot);
+    *previous = entry.value;
     index_.erase(place);
-    records_.give_back(number);
+    records_.give_back(entry.number);
     return true;
   }
   bool put_locked(std::uint64_t hashed, const std::uint8_t* key, std::uint32_t new_value,
                   std::uint32_t* previous) {
     if (const auto place = locate(hashed, key)) {
-      auto* word = reinterpret_cast<std::uint32_t*>(records_.at(place.line().value(place.slot)) + words_ * 8);
-      *previous = bucket_detail::load_relaxed(*word);
-      bucket_detail::store_relaxed(*word, new_value);
+      const WideEntry entry = place.line().value(place.slot);
+      *previous = entry.value;
+      place.line().set_value(place.slot, {entry.number, new_value});
       return false;
     }
     const std::uint32_t number = records_.take();
@@ -438,9 +453,8 @@ class WideTable final : public ExactTable {
       bucket_detail::store_relaxed(words[i], hash_detail::load64(key + 8 * i));
     }
     bucket_detail::store_relaxed(words[words_ - 1], last_word(key));
-    bucket_detail::store_relaxed(*reinterpret_cast<std::uint32_t*>(words + words_), new_value);
     try {
-      index_.add(hashed, tag(hashed), number);
+      index_.add(hashed, tag(hashed), {number, new_value});
     } catch (...) {
       records_.give_back(number);
       throw;

@@ -118,6 +118,15 @@ inline std::uint64_t xxh3_0to16(const std::uint8_t* in, std::size_t size, std::u
   return avalanche64(seed ^ load64(kSecret + 56) ^ load64(kSecret + 64));
 }
 
+inline std::uint64_t xxh3_17to32(const std::uint8_t* in, std::size_t size, std::uint64_t seed) noexcept {
+  return avalanche3(size * kPrime64_1 + mix16(in, kSecret, seed) + mix16(in + size - 16, kSecret + 16, seed));
+}
+
+inline std::uint64_t xxh3_33to64(const std::uint8_t* in, std::size_t size, std::uint64_t seed) noexcept {
+  return avalanche3(size * kPrime64_1 + mix16(in, kSecret, seed) + mix16(in + size - 16, kSecret + 16, seed) +
+                    mix16(in + 16, kSecret + 32, seed) + mix16(in + size - 32, kSecret + 48, seed));
+}
+
 inline std::uint64_t xxh3_17to128(const std::uint8_t* in, std::size_t size, std::uint64_t seed) noexcept {
   std::uint64_t acc = size * kPrime64_1;
   for (std::size_t i = (size - 1) / 32 + 1; i-- > 0;) {
