@@ -20,7 +20,14 @@
 
 constexpr std::size_t kRow = 8;     // keys that are hashed together
 constexpr std::size_t kGroup = 64;  // keys whose other buckets are visited together
-constexpr std::size_t kAhead = 64;  // keys between sending for a line and looking at it
+#ifndef AHEAD
+#define AHEAD 64
+#define HINT 2
+#endif
+constexpr std::size_t kAhead = AHEAD;  // keys between sending for a line and looking at it
+
+// Into the second level of the cache: it waits for about twice as many lines at once as the first one does.
+inline void send_for(const void* line) { __builtin_prefetch(line, 0, HINT); }
 
 // Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
 // would be wrong as often as keys are away from home.
@@ -42,10 +49,9 @@ struct alignas(64) Group {
   std::uint32_t changed;  // what a writer changed meanwhile
   std::size_t begin;
   std::size_t count;
-  // Those other buckets, by whom they are visited, and what is found there.
+  // Those other buckets, and by whom they are visited.
   std::size_t visits;
   std::uint8_t visitor[kGroup * Index::kAlternates];
-  std::uint8_t visit_found[kGroup * Index::kAlternates];
   const Line* visited[kGroup * Index::kAlternates];
 };
 
@@ -75,17 +81,18 @@ void find_in(Batch& batch, const typename Batch::Index::Generation& generation, 
              std::size_t n) {
   using Index = typename Batch::Index;
   using Line = typename Index::Line;
-  Group<Index> groups[4];
-  alignas(64) std::uint64_t hashes[kRow];
+  constexpr std::size_t kRing = kAhead / kGroup + 3;  // one looked at, two that are being settled
+  Group<Index> groups[kRing];
 
   const auto stage = [&](std::size_t begin) {
-    Group<Index>& group = groups[begin / kGroup % 4];
+    Group<Index>& group = groups[begin / kGroup % kRing];
     const std::size_t at = begin % kGroup;
+    alignas(64) std::uint64_t hashes[kRow];
     batch.stage(begin, std::min(kRow, n - begin), group.key + at, hashes);
     static_assert(sizeof(const Line*) == sizeof(std::uint64_t));
     aim(hashes, generation.count, from, reinterpret_cast<std::uintptr_t>(generation.lines),
         reinterpret_cast<std::uintptr_t>(kNothing), reinterpret_cast<std::uint64_t*>(group.line + at));
-    for (std::size_t i = at; i < at + kRow; ++i) __builtin_prefetch(group.line[i]);
+    for (std::size_t i = at; i < at + kRow; ++i) send_for(group.line[i]);
   };
 
   // Sends for the other buckets that the home buckets name.
@@ -97,43 +104,42 @@ void find_in(Batch& batch, const typename Batch::Index::Generation& generation, 
     std::size_t visits = 0;
     for (std::uint64_t left = group.pending; left != 0; left &= left - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(left));
-      for (std::size_t which = 0; which < Index::kAlternates; ++which) {
-        const Line* line = group.line[i] + generation.distance[which];
-        group.visited[visits] = line >= end ? line - generation.count : line;
-        group.visitor[visits] = static_cast<std::uint8_t>(i);
-        visits += group.meta[i] >> (Line::kAlternateShift + which) & 1;
-      }
+      std::uint32_t bits = (group.meta[i] & Line::kAlternateMask) >> Line::kAlternateShift;
+      do {  // mostly once
+        const Line* line = group.line[i] + generation.distance[std::countr_zero(bits)];
+        line = line >= end ? line - generation.count : line;
+        send_for(line);
+        group.visited[visits] = line;
+        group.visitor[visits++] = static_cast<std::uint8_t>(i);
+      } while ((bits &= bits - 1) != 0);
     }
-    for (std::size_t v = 0; v < visits; ++v) __builtin_prefetch(group.visited[v]);
     group.visits = visits;
   };
 
   const auto visit = [&](Group<Index>& group) {
     constexpr std::uint32_t kPlaces = Line::kVersionMask | Line::kAlternateMask;
-    typename Index::Entry value[kGroup * Index::kAlternates];
-    std::uint32_t meta[kGroup * Index::kAlternates];
+    std::uint32_t changed = group.changed;
     for (std::size_t v = 0; v < group.visits; ++v) {
-      group.visit_found[v] = static_cast<std::uint8_t>(
-          look(*group.visited[v], group.key[group.visitor[v]], &value[v], &meta[v], &group.changed));
-    }
-    for (std::uint64_t left = group.pending; left != 0; left &= left - 1) {
-      const auto i = static_cast<std::size_t>(std::countr_zero(left));
-      group.changed |= (group.meta[i] ^ group.line[i]->meta(std::memory_order_acquire)) & kPlaces;
-    }
-    for (std::size_t v = 0; v < group.visits; ++v) {
-      if (group.visit_found[v] == 0) continue;
       const std::size_t i = group.visitor[v];
-      group.value[i] = value[v];
-      group.line[i] = group.visited[v];
-      group.meta[i] = meta[v];
-      group.found[i] = group.visit_found[v];
+      const Line& line = *group.visited[v];
+      typename Index::Entry value;
+      std::uint32_t meta;
+      const std::uint32_t found = look(line, group.key[i], &value, &meta, &changed);
+      // After the last of its other buckets: what the home bucket said must still be so.
+      changed |= (group.meta[i] ^ group.line[i]->meta(std::memory_order_acquire)) & kPlaces;
+      if (found == 0) continue;
+      group.value[i] = value;
+      group.line[i] = &line;
+      group.meta[i] = meta;
+      group.found[i] = static_cast<std::uint8_t>(found);
       group.hit |= std::uint64_t{1} << i;
     }
+    group.changed = changed;
   };
 
   for (std::size_t begin = 0; begin < std::min(n, kAhead); begin += kRow) stage(begin);
   for (std::size_t begin = 0; begin < n; begin += kGroup) {
-    Group<Index>& group = groups[begin / kGroup % 4];
+    Group<Index>& group = groups[begin / kGroup % kRing];
     group.begin = begin;
     group.count = std::min(kGroup, n - begin);
     std::uint32_t changed = 0;
@@ -146,15 +152,15 @@ void find_in(Batch& batch, const typename Batch::Index::Generation& generation, 
       }
     }
     group.changed = changed;
-    expand(group);
     if (begin != 0) {
-      Group<Index>& before = groups[(begin / kGroup - 1) % 4];
+      Group<Index>& before = groups[(begin / kGroup - 1) % kRing];
       visit(before);
       batch.settle(before);
     }
+    expand(group);
   }
   if (n != 0) {
-    Group<Index>& last = groups[(n - 1) / kGroup % 4];
+    Group<Index>& last = groups[(n - 1) / kGroup % kRing];
     visit(last);
     batch.settle(last);
   }
@@ -242,7 +248,7 @@ struct WideBatch {
     for (std::uint64_t left = group.hit; left != 0; left &= left - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(left));
       records[i] = table.record(group.value[i].number);
-      __builtin_prefetch(records[i]);
+      send_for(records[i]);
     }
     sent = &group;
   }
