@@ -106,7 +106,7 @@ void run(std::size_t size, Isa isa) {
 int main() {
   for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
     if (!fastpath::isa_supported(isa)) continue;
-    for (std::size_t size : {4, 8, 16, 40}) run(size, isa);
+    for (std::size_t size : {4, 8, 16, 24, 40}) run(size, isa);
   }
   return 0;
 }

@@ -52,7 +52,7 @@ void agree(const ExactTable& table, const Twin& twin, std::uint32_t numbers, std
 
 void run(std::size_t size, Isa isa, unsigned seed) {
   std::mt19937 random(seed);
-  const std::uint32_t numbers = size == 1 ? 200 : 3000;
+  const std::uint32_t numbers = size == 1 ? 200 : 5000;
   auto table = ExactTable::make(size, 0, seed, isa);
   Twin twin;
   for (int phase = 0; phase < 12; ++phase) {
@@ -86,9 +86,9 @@ void run(std::size_t size, Isa isa, unsigned seed) {
 
 // Clears and exports while a table grows and entries that were moved have gone, so that their records belong
 // to others.
-void run_growing(std::size_t size, unsigned seed) {
+void run_growing(std::size_t size, Isa isa, unsigned seed) {
   std::mt19937 random(seed);
-  auto table = ExactTable::make(size, 0, seed);
+  auto table = ExactTable::make(size, 0, seed, isa);
   for (int round = 0; round < 40; ++round) {
     Twin twin;
     std::vector<std::string> there;
@@ -100,7 +100,7 @@ void run_growing(std::size_t size, unsigned seed) {
       twin[there.back()] = next++;
     };
     // The arrays of both sizes are counted while a table grows.
-    for (unsigned growths = 1 + random() % 4; growths > 0; --growths) {
+    for (unsigned growths = 1 + random() % 6; growths > 0; --growths) {
       for (const std::size_t before = table->nbytes(); table->nbytes() == before;) put();
     }
     for (unsigned step = random() % 40; step > 0; --step) {
@@ -125,12 +125,12 @@ void run_growing(std::size_t size, unsigned seed) {
 int main() {
   for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
     if (!fastpath::isa_supported(isa)) continue;
-    for (std::size_t size : {1, 4, 7, 8, 13, 16, 17, 40, 64}) {
+    for (std::size_t size : {1, 4, 7, 8, 13, 16, 17, 32, 33, 40, 64}) {
       for (unsigned seed = 0; seed < 4; ++seed) run(size, isa, seed);
     }
-  }
-  for (std::size_t size : {4, 8, 16, 40}) {
-    for (unsigned seed = 0; seed < 4; ++seed) run_growing(size, seed);
+    for (std::size_t size : {4, 8, 13, 16, 24, 40}) {
+      for (unsigned seed = 0; seed < 4; ++seed) run_growing(size, isa, seed);
+    }
   }
   return 0;
 }

@@ -20,14 +20,10 @@
 
 constexpr std::size_t kRow = 8;     // keys that are hashed together
 constexpr std::size_t kGroup = 64;  // keys whose other buckets are visited together
-#ifndef AHEAD
-#define AHEAD 64
-#define HINT 2
-#endif
-constexpr std::size_t kAhead = AHEAD;  // keys between sending for a line and looking at it
+constexpr std::size_t kAhead = 64;  // keys between sending for a line and looking at it
 
-// Into the second level of the cache: it waits for about twice as many lines at once as the first one does.
-inline void send_for(const void* line) { __builtin_prefetch(line, 0, HINT); }
+// Into the second level of the cache, which waits for about twice as many lines at once as the first one does.
+inline void send_for(const void* line) { __builtin_prefetch(line, 0, 2); }
 
 // Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
 // would be wrong as often as keys are away from home.
@@ -187,7 +183,7 @@ struct InlineBatch {
   const Hasher<Key> hasher{seed};
   const std::uint8_t* keys = nullptr;
   Value* values = nullptr;
-  std::uint64_t hits[kBlock / kGroup];
+  std::uint64_t hits[kBlock / kGroup] = {};
 
   bool find(std::size_t i, Value* value) const {
     const Key key = load_key<Key>(keys + i * size, size);
@@ -230,10 +226,10 @@ struct WideBatch {
   const Value missing;
   const std::uint8_t* keys = nullptr;
   Value* values = nullptr;
-  std::uint64_t hits[kBlock / kGroup];
+  std::uint64_t hits[kBlock / kGroup] = {};
   // The group whose records are on their way.
   const Group<Index>* sent = nullptr;
-  const std::uint8_t* records[kGroup];
+  const std::uint8_t* records[kGroup] = {};
 
   bool find(std::size_t i, Value* value) const { return table.find(keys + i * size, value); }
   void stage(std::size_t begin, std::size_t count, Key* key, std::uint64_t* hashes) const {
