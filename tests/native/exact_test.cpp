@@ -52,7 +52,7 @@ void agree(const ExactTable& table, const Twin& twin, std::uint32_t numbers, std
 
 void run(std::size_t size, Isa isa, unsigned seed) {
   std::mt19937 random(seed);
-  const std::uint32_t numbers = size == 1 ? 200 : 5000;
+  const std::uint32_t numbers = size == 1 ? 200 : 3000;
   auto table = ExactTable::make(size, 0, seed, isa);
   Twin twin;
   for (int phase = 0; phase < 12; ++phase) {
@@ -84,6 +84,20 @@ void run(std::size_t size, Isa isa, unsigned seed) {
   }
 }
 
+// More keys than a batch looks for at once, most of which are in one of two arrays.
+void run_many(std::size_t size, Isa isa) {
+  auto table = ExactTable::make(size, 0, 1, isa);
+  Twin twin;
+  std::uint32_t previous = 0;
+  std::uint32_t next = 0;
+  for (std::size_t before = 0; next < 5000 || table->nbytes() == before; ++next) {
+    before = table->nbytes();
+    CHECK(table->put(bytes(key_of(next, size)), next, &previous));
+    twin[key_of(next, size)] = next;
+  }
+  agree(*table, twin, next + 3000, size);
+}
+
 // Clears and exports while a table grows and entries that were moved have gone, so that their records belong
 // to others.
 void run_growing(std::size_t size, Isa isa, unsigned seed) {
@@ -100,7 +114,7 @@ void run_growing(std::size_t size, Isa isa, unsigned seed) {
       twin[there.back()] = next++;
     };
     // The arrays of both sizes are counted while a table grows.
-    for (unsigned growths = 1 + random() % 6; growths > 0; --growths) {
+    for (unsigned growths = 1 + random() % 4; growths > 0; --growths) {
       for (const std::size_t before = table->nbytes(); table->nbytes() == before;) put();
     }
     for (unsigned step = random() % 40; step > 0; --step) {
@@ -128,8 +142,9 @@ int main() {
     for (std::size_t size : {1, 4, 7, 8, 13, 16, 17, 32, 33, 40, 64}) {
       for (unsigned seed = 0; seed < 4; ++seed) run(size, isa, seed);
     }
-    for (std::size_t size : {4, 8, 13, 16, 24, 40}) {
-      for (unsigned seed = 0; seed < 4; ++seed) run_growing(size, isa, seed);
+    for (std::size_t size : {4, 8, 16, 40}) {
+      run_growing(size, isa, static_cast<unsigned>(isa));
+      run_many(size, isa);
     }
   }
   return 0;

@@ -1,6 +1,7 @@
 // Batch look-ups of the exact tables. Included inside the target region and the anonymous namespace of each
 // instruction set, after it has defined
-//   template <typename Key, typename Value> std::uint32_t match(const Bucket<Key, Value>& line, const Key& key)
+//   template <typename Key, typename Value> std::uint32_t match(const Bucket<Key, Value>& line, const Key&
+//   key)
 //     the slots that hold the key, valid or not;
 //   template <typename Key> struct Hasher, made of a seed: void operator()(const Key* keys, uint64_t* hashes)
 //     hash_key() of kRow keys, both aligned to 64 bytes;
@@ -22,7 +23,8 @@ constexpr std::size_t kRow = 8;     // keys that are hashed together
 constexpr std::size_t kGroup = 64;  // keys whose other buckets are visited together
 constexpr std::size_t kAhead = 64;  // keys between sending for a line and looking at it
 
-// Into the second level of the cache, which waits for about twice as many lines at once as the first one does.
+// Into the second level of the cache, which waits for about twice as many lines at once as the first one
+// does.
 inline void send_for(const void* line) { __builtin_prefetch(line, 0, 2); }
 
 // Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
@@ -69,12 +71,13 @@ inline std::uint32_t look(const Bucket<Key, Value>& line, const Key& key, Value*
 
 // Looks for n keys in one array: those whose homes are below `from` are not in it. Batch says what is asked:
 //   stage(begin, count, keys, hashes)  fills kRow keys of the index and their hashes
-//   settle(group)                      takes a group whose `hit` and `value` are right if `changed` has none of
+//   settle(group)                      takes a group whose `hit` and `value` are right if `changed` has none
+//   of
 //                                      kMeaning, and of which nothing is known otherwise
 //   finish()                           takes what is left after the last group
 template <typename Batch>
-void find_in(Batch& batch, const typename Batch::Index::Generation& generation, std::uint64_t from,
-             std::size_t n) {
+__attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index::Generation& generation,
+                                       std::uint64_t from, std::size_t n) {
   using Index = typename Batch::Index;
   using Line = typename Index::Line;
   constexpr std::size_t kRing = kAhead / kGroup + 3;  // one looked at, two that are being settled

@@ -12,8 +12,7 @@ struct Hasher {
 inline void aim(const std::uint64_t* hashes, std::uint64_t buckets, std::uint64_t from, std::uint64_t lines,
                 std::uint64_t nothing, std::uint64_t* addresses) {
   for (std::size_t i = 0; i < 8; ++i) {
-    const auto home =
-        static_cast<std::uint64_t>((static_cast<unsigned __int128>(hashes[i]) * buckets) >> 64);
+    const auto home = static_cast<std::uint64_t>((static_cast<unsigned __int128>(hashes[i]) * buckets) >> 64);
     addresses[i] = home >= from ? lines + 64 * home : nothing;
   }
 }
@@ -23,7 +22,8 @@ inline std::uint64_t nonzero_bytes(const std::uint8_t* bytes) {
   for (std::size_t i = 0; i < 64; i += 8) {
     const std::uint64_t word = hash_detail::load64(bytes + i);
     // The upper bit of each byte that is not zero, then those eight bits side by side.
-    const std::uint64_t upper = (((word & 0x7F7F7F7F7F7F7F7F) + 0x7F7F7F7F7F7F7F7F) | word) & 0x8080808080808080;
+    const std::uint64_t upper =
+        (((word & 0x7F7F7F7F7F7F7F7F) + 0x7F7F7F7F7F7F7F7F) | word) & 0x8080808080808080;
     mask |= (upper >> 7) * 0x0102040810204080 >> 56 << i;
   }
   return mask;
