@@ -1,7 +1,10 @@
 """ExactTable, ForwardingTable and Fdb beside rte_hash, dict and searchsorted; look-ups in random order.
 
 `limit_reading_one_line` is no table: it reads a line of as much memory for each key, which is what the
-machine allows.
+machine allows. The longest insert of a growing table is told twice: with memory as the machine gives it,
+and with memory that was in use a moment before. A virtual machine whose host gives it memory only when it
+is first touched needs milliseconds for a huge page that it has not used for a while; the rest is the
+table's.
 """
 
 from __future__ import annotations
@@ -129,30 +132,39 @@ class TestInsert:
 
 
 GROWN = 1 << 24
+NEXT_ARRAY = 600 << 20  # bytes, a little more than the last growth asks for
 
 
+@pytest.mark.parametrize("memory", ["as it comes", "in use before"])
 @pytest.mark.benchmark(group="exact: the longest insert of a table that grows to 16 M keys")
-def test_fastpath_growth_pause(benchmark):
-    """One figure, the longest pause in milliseconds (a call of its own for each key, in extra_info)."""
+def test_fastpath_growth_pause(benchmark, memory):
+    """One figure, the longest pause in milliseconds (a call of its own for each key, in extra_info).
+
+    By the wall clock, and by the processor's: the first has pauses that others on the machine cause.
+    """
     keys = np.random.default_rng(3).integers(0, 256, (GROWN, 16), dtype=np.uint8)
     made = ExactTable(16, dtype="uint32")
-    clock = time.perf_counter_ns
-    pauses = []
+    wall, processor = time.perf_counter_ns, time.thread_time_ns
+    longest = longest_processor = 0
 
     def grow():
+        nonlocal longest, longest_processor
         insert = made.insert
         for begin in range(0, GROWN, 1 << 16):
+            if memory == "in use before":
+                np.ones(NEXT_ARRAY, np.uint8)
             listed = [row.tobytes() for row in keys[begin : begin + (1 << 16)]]
-            longest = 0
             for key in listed:
-                start = clock()
+                start, start_processor = wall(), processor()
                 insert(key, 1)
-                longest = max(longest, clock() - start)
-            pauses.append(longest / 1e6)
+                taken, taken_processor = wall() - start, processor() - start_processor
+                longest = max(longest, taken)
+                longest_processor = max(longest_processor, taken_processor)
 
     benchmark.extra_info["operations"] = GROWN
     benchmark.pedantic(grow, rounds=1)
-    benchmark.extra_info["longest_ms"] = max(pauses)
+    benchmark.extra_info["longest_ms"] = longest / 1e6
+    benchmark.extra_info["longest_processor_ms"] = longest_processor / 1e6
 
 
 @pytest.mark.parametrize("load", [50, 90])

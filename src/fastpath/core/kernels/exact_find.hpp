@@ -69,12 +69,13 @@ inline std::uint32_t look(const Bucket<Key, Value>& line, const Key& key, Value*
   return found;
 }
 
-// Looks for n keys in one array: those whose homes are below `from` are not in it. Batch says what is asked:
-//   stage(begin, count, keys, hashes)  fills kRow keys of the index and their hashes
-//   settle(group)                      takes a group whose `hit` and `value` are right if `changed` has none
-//   of
-//                                      kMeaning, and of which nothing is known otherwise
-//   finish()                           takes what is left after the last group
+// Looks for n keys in one array: those whose homes are below `from` are not in it. A Batch says what is
+// asked:
+//   stage(begin, count, keys, hashes): fill in up to kRow keys of the index, zero the others, and kRow
+//   hashes. send(group): a group has been looked for. Its `hit` and `value` are right if its `changed` has
+//   none of
+//     kMeaning, else nothing is known.
+//   answer(group): the same, when the next group has been looked for too.
 template <typename Batch>
 __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index::Generation& generation,
                                        std::uint64_t from, std::size_t n) {
@@ -137,33 +138,31 @@ __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index
   };
 
   for (std::size_t begin = 0; begin < std::min(n, kAhead); begin += kRow) stage(begin);
-  for (std::size_t begin = 0; begin < n; begin += kGroup) {
-    Group<Index>& group = groups[begin / kGroup % kRing];
-    group.begin = begin;
-    group.count = std::min(kGroup, n - begin);
-    std::uint32_t changed = 0;
-    for (std::size_t at = 0; at < group.count; at += kRow) {
-      if (begin + at + kAhead < n) stage(begin + at + kAhead);
+  const std::size_t total = (n + kGroup - 1) / kGroup;
+  for (std::size_t number = 0; number < total + 2; ++number) {
+    if (number < total) {
+      Group<Index>& group = groups[number % kRing];
+      group.begin = number * kGroup;
+      group.count = std::min(kGroup, n - group.begin);
+      std::uint32_t changed = 0;
+      for (std::size_t at = 0; at < group.count; at += kRow) {
+        if (group.begin + at + kAhead < n) stage(group.begin + at + kAhead);
 #pragma GCC unroll 8
-      for (std::size_t i = at; i < at + kRow; ++i) {
-        group.found[i] = static_cast<std::uint8_t>(
-            look(*group.line[i], group.key[i], &group.value[i], &group.meta[i], &changed));
+        for (std::size_t i = at; i < at + kRow; ++i) {
+          group.found[i] = static_cast<std::uint8_t>(
+              look(*group.line[i], group.key[i], &group.value[i], &group.meta[i], &changed));
+        }
       }
+      group.changed = changed;
     }
-    group.changed = changed;
-    if (begin != 0) {
-      Group<Index>& before = groups[(begin / kGroup - 1) % kRing];
+    if (number >= 2) batch.answer(groups[(number - 2) % kRing]);
+    if (number >= 1 && number <= total) {
+      Group<Index>& before = groups[(number - 1) % kRing];
       visit(before);
-      batch.settle(before);
+      batch.send(before);
     }
-    expand(group);
+    if (number < total) expand(groups[number % kRing]);
   }
-  if (n != 0) {
-    Group<Index>& last = groups[(n - 1) / kGroup % kRing];
-    visit(last);
-    batch.settle(last);
-  }
-  batch.finish();
 }
 
 // What differs in a line when an answer from it cannot be trusted.
@@ -204,7 +203,8 @@ struct InlineBatch {
     }
     hasher(key, hashes);
   }
-  void settle(Group<Index>& group) {
+  void send(const Group<Index>&) const {}
+  void answer(Group<Index>& group) {
     if ((group.changed & kMeaning<typename Index::Line>) != 0) [[unlikely]] {
       group.hit = 0;
       for (std::size_t i = 0; i < group.count; ++i) {
@@ -214,7 +214,6 @@ struct InlineBatch {
     hits[group.begin / kGroup] = group.hit;
     deliver(values + group.begin, group.value, group.hit, group.count, missing);
   }
-  void finish() const {}
 };
 
 // Keys that stand in records: their lines hold tags, and a record is read for each tag that is found.
@@ -230,9 +229,7 @@ struct WideBatch {
   const std::uint8_t* keys = nullptr;
   Value* values = nullptr;
   std::uint64_t hits[kBlock / kGroup] = {};
-  // The group whose records are on their way.
-  const Group<Index>* sent = nullptr;
-  const std::uint8_t* records[kGroup] = {};
+  const std::uint8_t* records[kGroup] = {};  // of the group whose records are on their way
 
   bool find(std::size_t i, Value* value) const { return table.find(keys + i * size, value); }
   void stage(std::size_t begin, std::size_t count, Key* key, std::uint64_t* hashes) const {
@@ -242,19 +239,15 @@ struct WideBatch {
     }
     for (std::size_t i = count; i < kRow; ++i) hashes[i] = key[i] = 0;
   }
-  void settle(Group<Index>& group) {
-    finish();
+  void send(const Group<Index>& group) {
     for (std::uint64_t left = group.hit; left != 0; left &= left - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(left));
       records[i] = table.record(group.value[i].number);
       send_for(records[i]);
     }
-    sent = &group;
   }
-  void finish() {
-    if (sent == nullptr) return;
+  void answer(const Group<Index>& group) {
     using Line = Index::Line;
-    const Group<Index>& group = *sent;
     const std::uint8_t* key = keys + group.begin * size;
     Value* out = values + group.begin;
     std::uint64_t differ = 0;
@@ -279,7 +272,6 @@ struct WideBatch {
     }
     hits[group.begin / kGroup] = hit;
     deliver(out, value, hit, group.count, missing);
-    sent = nullptr;
   }
 };
 
