@@ -88,20 +88,25 @@ void Balancer::pick_many(const std::uint64_t* hashes, Id* ids, std::size_t n, do
   ask.now = now;
   const bool quickly = tier != nullptr && options_.load_bound == 0.0;
   const auto* flags = g->storage->flags.get();
-  if (quickly && tier->table.kind == TableKind::slots && tier->table.ids.narrow() != nullptr) {
+  bool owned = false;
+  if (quickly) {
     const Table& table = tier->table;
-    kernels().slots(table.ids.narrow(), static_cast<std::uint32_t>(table.ids.size()), hashes, ids, n);
-    if (tier->flagged.load(kRelaxed) == 0) return;
-    for (std::size_t i = 0; i < n; ++i) {
-      if ((flags[ids[i]].load(kRelaxed) & tier->mask.load(kRelaxed)) == 0) continue;
-      ask.hash = hashes[i];
-      ids[i] = decide(ask).id;
+    if (table.kind == TableKind::ring) {
+      table.ring.owners(hashes, ids, n);
+      owned = true;
+    } else if (table.kind == TableKind::jump) {
+      kernels().jump(hashes, static_cast<std::uint32_t>(table.ids.size()), ids, n);
+      for (std::size_t i = 0; i < n; ++i) ids[i] = table.ids[ids[i]];
+      owned = true;
+    } else if (table.kind == TableKind::slots && table.ids.narrow() != nullptr) {
+      kernels().slots(table.ids.narrow(), static_cast<std::uint32_t>(table.ids.size()), hashes, ids, n);
+      owned = true;
     }
-    return;
+    if (owned && tier->flagged.load(kRelaxed) == 0) return;
   }
   for (std::size_t i = 0; i < n; ++i) {
     if (quickly) {
-      ids[i] = tier->table.first_owner(hashes[i]);
+      if (!owned) ids[i] = tier->table.first_owner(hashes[i]);
       if (ids[i] != 0 && (flags[ids[i]].load(kRelaxed) & tier->mask.load(kRelaxed)) == 0) continue;
     }
     ask.hash = hashes[i];

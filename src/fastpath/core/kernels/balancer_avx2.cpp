@@ -30,6 +30,9 @@ struct Simd {
   // Up to 2^53.
   static Reals real(Words x) noexcept { return small_real(x >> 32) * 0x1p32 + small_real(x & 0xFFFFFFFFu); }
   static Places places(Reals x) noexcept { return _mm256_cvttpd_epi32(x); }
+  static void store(Places x, std::uint32_t* to) noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x);
+  }
   static Reals floor(Reals x) noexcept { return _mm256_floor_pd(x); }
   static Reals minus_product(Reals x, Reals a, double b) noexcept { return x - a * b; }
   static Words multiply_low(Words x, std::uint64_t by) noexcept {
@@ -58,7 +61,7 @@ struct Simd {
 }  // namespace
 
 const Kernels& avx2_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias, rendezvous};
+  static constexpr Kernels kernels{slots, alias, rendezvous, jump};
   return kernels;
 }
 

@@ -30,6 +30,9 @@ struct Simd {
   static Reals real(Words x) noexcept { return _mm512_cvtepu64_pd(in(x)); }
   static Reals small_real(Words x) noexcept { return real(x); }
   static Places places(Reals x) noexcept { return _mm512_cvttpd_epi32(x); }
+  static void store(Places x, std::uint32_t* to) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
+  }
   static Reals floor(Reals x) noexcept {
     return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   }
@@ -61,7 +64,7 @@ struct Simd {
 }  // namespace
 
 const Kernels& avx512_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias, rendezvous};
+  static constexpr Kernels kernels{slots, alias, rendezvous, jump};
   return kernels;
 }
 

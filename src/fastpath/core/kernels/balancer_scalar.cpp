@@ -42,10 +42,14 @@ std::size_t rendezvous(const std::uint64_t* nodes, const double* inverse_weights
   return best;
 }
 
+void jump(const std::uint64_t* hashes, std::uint32_t count, std::uint32_t* buckets, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) buckets[i] = jump_hash(hashes[i], count);
+}
+
 }  // namespace
 
 const Kernels& scalar_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias, rendezvous};
+  static constexpr Kernels kernels{slots, alias, rendezvous, jump};
   return kernels;
 }
 

@@ -108,3 +108,34 @@ std::size_t rendezvous(const std::uint64_t* nodes, const double* inverse_weights
   for (; begin < n; ++begin) look(begin);
   return best;
 }
+
+// As jump_hash(). Several vectors go side by side, because each waits for its product and its cut.
+void jump(const std::uint64_t* hashes, std::uint32_t count, std::uint32_t* buckets, std::size_t n) {
+  constexpr std::size_t kSide = 4;
+  const double end = count;
+  std::size_t i = 0;
+  for (; i + kSide * kLanes <= n; i += kSide * kLanes) {
+    Words key[kSide];
+    Reals bucket[kSide];
+    Reals next[kSide];
+    for (std::size_t k = 0; k < kSide; ++k) {
+      key[k] = words(hashes + i + k * kLanes);
+      bucket[k] = next[k] = Reals{};
+    }
+    unsigned going = 1;
+    while (going != 0) {
+      going = 0;
+      for (std::size_t k = 0; k < kSide; ++k) {
+        key[k] = key[k] * kJumpMultiplier + 1;
+        const Reals part = Simd::small_real((key[k] >> 33) + 1);
+        const Reals after = Simd::floor((bucket[k] + 1.0) * (0x1p31 / part));
+        // Who has gone past the end stays there.
+        next[k] = next[k] < end ? after : next[k];
+        bucket[k] = next[k] < end ? next[k] : bucket[k];
+        going |= Simd::mask(next[k] < end);
+      }
+    }
+    for (std::size_t k = 0; k < kSide; ++k) Simd::store(Simd::places(bucket[k]), buckets + i + k * kLanes);
+  }
+  if (i < n) scalar_kernels().jump(hashes + i, count, buckets + i, n - i);
+}

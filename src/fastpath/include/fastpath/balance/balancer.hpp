@@ -447,6 +447,8 @@ struct Kernels {
   // Who of n > 0 nodes has the best score, the first of equal ones.
   std::size_t (*rendezvous)(const std::uint64_t* nodes, const double* inverse_weights, std::size_t n,
                             std::uint64_t hash);
+  // buckets[i] = jump_hash(hashes[i], count).
+  void (*jump)(const std::uint64_t* hashes, std::uint32_t count, std::uint32_t* buckets, std::size_t n);
 };
 const Kernels& scalar_kernels() noexcept;
 const Kernels& avx2_kernels() noexcept;

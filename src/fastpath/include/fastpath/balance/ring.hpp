@@ -24,7 +24,8 @@ class Ring {
   void assign(const std::vector<Point>& sorted, bool narrow) {
     mask_ = narrow ? 0xFFFFFFFFu : ~std::uint64_t{0};
     size_ = sorted.size();
-    points_ = Pages(size_ * kStride);
+    points_ = Pages((size_ + kAtOnce) * kStride);
+    std::memset(at(size_), 0xFF, kAtOnce * kStride);  // at or after every hash
     for (std::size_t i = 0; i < size_; ++i) {
       std::memcpy(at(i), &sorted[i].hash, 8);
       std::memcpy(at(i) + 8, &sorted[i].owner, 4);
@@ -56,16 +57,46 @@ class Ring {
   // The first point at or after a hash, around the circle.
   std::size_t index(std::uint64_t h) const noexcept {
     h &= mask_;
-    std::size_t i = static_cast<const std::uint32_t*>(first_.data())[h >> shift_];
-    while (i < size_ && hash(i) < h) ++i;
-    return i == size_ ? 0 : i;
+    return settle(first()[h >> shift_], h);
+  }
+  // The owners of n hashes.
+  void owners(const std::uint64_t* hashes, std::uint32_t* owners, std::size_t n) const noexcept {
+    // Both places are far away in a large ring, so the ways to them go side by side.
+    constexpr std::size_t kGroup = 32;
+    std::size_t begins[kGroup];
+    for (std::size_t done = 0; done < n; done += kGroup) {
+      const std::size_t some = n - done < kGroup ? n - done : kGroup;
+      for (std::size_t i = 0; i < some; ++i) {
+        __builtin_prefetch(first() + ((hashes[done + i] & mask_) >> shift_));
+      }
+      for (std::size_t i = 0; i < some; ++i) {
+        begins[i] = first()[(hashes[done + i] & mask_) >> shift_];
+        __builtin_prefetch(at(begins[i]));
+        __builtin_prefetch(at(begins[i] + kAtOnce) - 1);
+      }
+      for (std::size_t i = 0; i < some; ++i) {
+        owners[done + i] = owner(settle(begins[i], hashes[done + i] & mask_));
+      }
+    }
   }
   std::size_t nbytes() const noexcept { return points_.bytes() + first_.bytes(); }
 
  private:
   static constexpr std::size_t kStride = 12;
   static constexpr std::size_t kPointsABucket = 4;
+  // Points that are compared without a branch, which hardly any bucket has more of.
+  static constexpr std::size_t kAtOnce = 5;
 
+  const std::uint32_t* first() const noexcept { return static_cast<const std::uint32_t*>(first_.data()); }
+  // From a point at or before a hash to the one that it belongs to.
+  std::size_t settle(std::size_t i, std::uint64_t h) const noexcept {
+    for (;;) {
+      std::size_t before = 0;
+      for (std::size_t k = 0; k < kAtOnce; ++k) before += hash(i + k) < h;
+      i += before;
+      if (before < kAtOnce) return i == size_ ? 0 : i;
+    }
+  }
   std::uint8_t* at(std::size_t i) const noexcept {
     return static_cast<std::uint8_t*>(points_.data()) + i * kStride;
   }

@@ -4,6 +4,10 @@
 // that a flip never rebuilds one.
 #pragma once
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -152,17 +156,33 @@ struct Table {
 };
 
 // Jump consistent hash: Lamping, Veach, "A fast, minimal memory, consistent hash algorithm" (2014).
+inline constexpr std::uint64_t kJumpMultiplier = 2862933555777941757u;
+
 inline std::uint32_t jump_hash(std::uint64_t key, std::uint32_t buckets) noexcept {
-  std::int64_t bucket = -1;
-  std::int64_t next = 0;
-  while (next < static_cast<std::int64_t>(buckets)) {
-    bucket = next;
-    key = key * 2862933555777941757u + 1;
-    next = static_cast<std::int64_t>(
-        static_cast<double>(bucket + 1) *
-        (static_cast<double>(std::int64_t{1} << 31) / static_cast<double>((key >> 33) + 1)));
+  const double end = buckets;
+#if defined(__SSE2__)
+  if (buckets < std::uint32_t{1} << 31) {
+    // A bucket goes into the next one by a product, a cut and a sum. In vector registers the cut costs half
+    // of what it costs by way of a general one; the quotients are off that path.
+    __m128i bucket = _mm_setzero_si128();
+    __m128d after = _mm_set_sd(1.0);
+    for (;;) {
+      key = key * kJumpMultiplier + 1;
+      const auto part = static_cast<double>(static_cast<std::int64_t>((key >> 33) + 1));
+      const __m128d next = _mm_mul_sd(after, _mm_set_sd(0x1p31 / part));
+      if (!(_mm_cvtsd_f64(next) < end)) return static_cast<std::uint32_t>(_mm_cvtsi128_si32(bucket));
+      bucket = _mm_cvttpd_epi32(next);
+      after = _mm_cvtepi32_pd(_mm_add_epi32(bucket, _mm_set1_epi32(1)));
+    }
   }
-  return static_cast<std::uint32_t>(bucket);
+#endif
+  std::uint32_t bucket = 0;
+  for (;;) {
+    key = key * kJumpMultiplier + 1;
+    const double next = (bucket + 1.0) * (0x1p31 / static_cast<double>((key >> 33) + 1));
+    if (!(next < end)) return bucket;
+    bucket = static_cast<std::uint32_t>(next);
+  }
 }
 
 inline Id Table::jump_owner(std::uint64_t hash) const noexcept {
