@@ -23,7 +23,7 @@ void Balancer::acquire(Id id) noexcept {
   lane.in_flight.store(now, kRelaxed);
   ++total_in_flight_;
   if (!dirty_ && (flags(id) & (kGone | kWeightless | kOutside)) == 0) {
-    Tier& tier = *generation_.load(kRelaxed)->tiers[entries_[id].tier];
+    Tier& tier = *generation_.load(kRelaxed)->tiers[storage_->lanes[id].tier];
     tier.in_flight.store(tier.in_flight.load(kRelaxed) + 1, kRelaxed);
     update_load(tier, id);
   }
@@ -37,7 +37,7 @@ void Balancer::release(Id id) noexcept {
   --total_in_flight_;
   if (now == 0 && (flags(id) & kGone) != 0) free_ids_.push_back(id);
   if (!dirty_ && (flags(id) & (kGone | kWeightless | kOutside)) == 0) {
-    Tier& tier = *generation_.load(kRelaxed)->tiers[entries_[id].tier];
+    Tier& tier = *generation_.load(kRelaxed)->tiers[storage_->lanes[id].tier];
     tier.in_flight.store(tier.in_flight.load(kRelaxed) - 1, kRelaxed);
     update_load(tier, id);
   }
@@ -57,8 +57,15 @@ bool Balancer::retry_begins() noexcept {
 double Balancer::cost(Id id, double now) const noexcept {
   if (!storage_->latencies) return 0.0;
   const Latency& latency = storage_->latencies[id];
-  const double age = std::max(0.0, now + set_back_ - latency.stamp.load(kRelaxed));
-  return latency.cost.load(kRelaxed) * std::exp(-age / options_.decay_s);
+  return decayed(latency, now + set_back_);
+}
+
+// What is left of a cost.
+double Balancer::decayed(const Latency& latency, double time) const noexcept {
+  const double cost = latency.cost.load(kRelaxed);
+  const double left = latency.level.load(kRelaxed) * std::exp((reference_ - time) / options_.decay_s);
+  // What roundings take away is no age.
+  return left < cost * (1.0 - 1e-12) ? left : cost;
 }
 
 double Balancer::effective_weight(Id id, double now) const noexcept {
@@ -84,10 +91,9 @@ void Balancer::measure(Latency& latency, double seen, double now) {
     reference_ = time;
   }
   const double held = latency.cost.load(kRelaxed);
-  const double keep = std::exp(-std::max(0.0, time - latency.stamp.load(kRelaxed)) / tau);
-  const double cost = std::max(seen > held ? seen : held * keep + seen * (1.0 - keep), kLeastCost);
+  const double left = decayed(latency, time);
+  const double cost = std::max(seen >= held ? seen : left + seen * (1.0 - left / held), kLeastCost);
   latency.cost.store(cost, kRelaxed);
-  latency.stamp.store(time, kRelaxed);
   latency.level.store(cost * std::exp((time - reference_) / tau), kRelaxed);
 }
 
@@ -149,7 +155,7 @@ void Balancer::sweep(double now) {
   std::size_t measured = 0;
   bool any = false;
   for (Id id = 1; id < entries_.size(); ++id) {
-    if (!entries_[id].present) continue;
+    if (!present(id)) continue;
     Record& record = records_[id];
     const std::uint32_t requests = record.passed + record.failed;
     any = any || requests > 0;
@@ -207,9 +213,8 @@ void Balancer::tick(double now) {
 std::size_t Balancer::nbytes() const noexcept {
   const Generation* g = generation();
   std::size_t bytes = sizeof *this + storage_->nbytes() + entries_.capacity() * sizeof(Entry) +
-                      keys_.capacity() * sizeof(std::string) + records_.capacity() * sizeof(Record) +
-                      free_ids_.size() * sizeof(Id) + sizeof *g;
-  for (const std::string& key : keys_) bytes += key.size() > 15 ? key.capacity() + 1 : 0;
+                      keys_.nbytes() + records_.capacity() * sizeof(Record) +
+                      places_.capacity() * sizeof(std::uint32_t) + free_ids_.size() * sizeof(Id) + sizeof *g;
   if (sticky_) bytes += sticky_->nbytes();
   if (g->storage != storage_) bytes += g->storage->nbytes();
   for (const auto& tier : g->tiers) {

@@ -22,13 +22,12 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 
 void Lane::copy_from(const Lane& other) noexcept {
   in_flight.store(other.in_flight.load(kRelaxed), kRelaxed);
-  place = other.place;
+  tier = other.tier;
   weight.store(other.weight.load(kRelaxed), kRelaxed);
 }
 
 void Latency::copy_from(const Latency& other) noexcept {
   cost.store(other.cost.load(kRelaxed), kRelaxed);
-  stamp.store(other.stamp.load(kRelaxed), kRelaxed);
   level.store(other.level.load(kRelaxed), kRelaxed);
 }
 
@@ -115,18 +114,18 @@ Id Balancer::add(const std::string& key, double weight, int priority, bool local
     reserve(1);
     id = static_cast<Id>(entries_.size());
     entries_.emplace_back();
-    if (!keys_.empty()) keys_.emplace_back();
+    if (!keys_.empty()) keys_.resize(entries_.size());
     if (!records_.empty()) records_.emplace_back();
   }
+  if (!keys_.empty()) keys_.set(id, key);
   reset(id);
   storage_->lanes[id].weight.store(weight, kRelaxed);
   Entry& entry = entries_[id];
   entry.hash = xxh64(key.data(), key.size());
+  if (additions_ == std::numeric_limits<std::uint32_t>::max()) renumber();
   entry.order = additions_++;
   entry.priority = static_cast<std::uint32_t>(priority);
   entry.local = local;
-  entry.present = true;
-  if (!keys_.empty()) keys_[id] = key;
   ++present_;
   storage_->flags[id].store(weight > 0.0 ? 0 : kWeightless, kRelaxed);
   dirty_ = true;
@@ -134,12 +133,23 @@ Id Balancer::add(const std::string& key, double weight, int priority, bool local
   return id;
 }
 
+// Orders of addition begin again from 0.
+void Balancer::renumber() {
+  std::vector<std::pair<std::uint32_t, Id>> all;
+  for (Id id = 1; id < entries_.size(); ++id) {
+    if (present(id)) all.push_back({entries_[id].order, id});
+  }
+  std::sort(all.begin(), all.end());
+  additions_ = 0;
+  for (const auto& [order, id] : all) entries_[id].order = additions_++;
+}
+
 void Balancer::remove(Id id) {
   set_flags(id, kGone, 0);
   std::erase(ejected_, id);
   std::erase(ramping_, id);
   entries_[id] = {};
-  if (!keys_.empty()) keys_[id] = {};
+  if (!keys_.empty()) keys_.forget(id);
   --present_;
   if (in_flight(id) == 0) free_ids_.push_back(id);  // else when its last lease ends
   dirty_ = true;
@@ -149,7 +159,7 @@ void Balancer::set_key(Id id, const std::string& key) {
   const std::uint64_t hash = xxh64(key.data(), key.size());
   if (entries_[id].hash == hash && (keys_.empty() || keys_[id] == key)) return;
   entries_[id].hash = hash;
-  if (!keys_.empty()) keys_[id] = key;
+  if (!keys_.empty()) keys_.set(id, key);
   dirty_ = true;
 }
 
@@ -205,7 +215,7 @@ void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
   if (g != nullptr && id < g->storage->capacity) g->storage->flags[id].store(after, kRelaxed);
   if (dirty_ || g == nullptr) return;                            // rebuild() counts anew
   if ((before & (kWeightless | kOutside | kGone)) != 0) return;  // in no tier
-  Tier& tier = *g->tiers[entries_[id].tier];
+  Tier& tier = *g->tiers[storage_->lanes[id].tier];
   const std::size_t total = tier.total;
   const std::size_t healthy = tier.healthy;
   count(tier, id, before, -1);
@@ -220,7 +230,7 @@ void Balancer::update_load(Tier& tier, Id id) noexcept {
   if (tier.table.kind != TableKind::scan) return;
   const bool out = (flags(id) & tier.mask.load(kRelaxed)) != 0;
   const Lane& lane = storage_->lanes[id];
-  tier.least.set(lane.place, out ? Tournament::kOut : lane.load());
+  tier.least.set(places_[id], out ? Tournament::kOut : lane.load());
 }
 
 void Balancer::count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept {
@@ -324,7 +334,7 @@ std::vector<bool> Balancer::subset() const {
   std::vector<std::pair<std::uint64_t, Id>> scores;
   for (Id id = 1; id < entries_.size(); ++id) {
     const Entry& entry = entries_[id];
-    if (entry.present && weight(id) > 0.0) scores.push_back({mix64(options_.seed ^ entry.hash), id});
+    if (present(id) && weight(id) > 0.0) scores.push_back({mix64(options_.seed ^ entry.hash), id});
   }
   if (scores.size() <= options_.subset_size) return inside;
   std::nth_element(scores.begin(), scores.begin() + options_.subset_size, scores.end(), std::greater<>());
@@ -358,12 +368,14 @@ void Balancer::rebuild() {
   if (!dirty_) return;
   const std::vector<bool> inside = subset();
   // By priority, the local zone before the others, in order of addition.
-  std::map<std::pair<int, bool>, std::vector<std::pair<std::uint64_t, Id>>> groups;
+  std::map<std::pair<int, bool>, std::vector<std::pair<std::uint32_t, Id>>> groups;
   for (Id id = 1; id < entries_.size(); ++id) {
     const Entry& entry = entries_[id];
-    if (!entry.present || weight(id) <= 0.0 || !inside[id]) continue;
+    if (!present(id) || weight(id) <= 0.0 || !inside[id]) continue;
     groups[{static_cast<int>(entry.priority), !entry.local}].push_back({entry.order, id});
   }
+  keys_.tidy();
+  if (options_.table.policy == Policy::least_request) places_.resize(entries_.size());
   const Generation* old = generation_.load(kRelaxed);
   auto g = std::make_unique<Generation>();
   g->storage = storage_;
@@ -375,7 +387,7 @@ void Balancer::rebuild() {
     tier->remote = place.second;
     std::vector<Member> members;
     for (const auto& [order, id] : group) {
-      members.push_back({id, weight(id), entries_[id].hash, keys_.empty() ? nullptr : &keys_[id]});
+      members.push_back({id, weight(id), entries_[id].hash, keys_.empty() ? std::string_view() : keys_[id]});
     }
     const Tier* before = nullptr;
     if (old != nullptr) {
@@ -399,8 +411,8 @@ void Balancer::rebuild() {
     tier.unit = std::exp2(std::ilogb(tier.table.total_weight) - 110);
     std::uint32_t place = 0;
     for (const Id id : tier.table.members) {
-      entries_[id].tier = static_cast<std::uint16_t>(t);
-      storage_->lanes[id].place = place++;
+      storage_->lanes[id].tier = static_cast<std::uint16_t>(t);
+      if (tier.table.kind == TableKind::scan) places_[id] = place++;
       count(tier, id, flags(id), 1);
       tier.in_flight.store(tier.in_flight.load(kRelaxed) + in_flight(id), kRelaxed);
       update_load(tier, id);
@@ -478,7 +490,7 @@ std::vector<double> Balancer::shares() const {
   for (const auto& tier : g->tiers) {
     const Table& table = tier->table;
     for (std::size_t i = 0; i < table.members.size(); ++i) {
-      share[table.members[i]] = table.weights[i] / table.total_weight * tier->load.load(kRelaxed) / 100.0;
+      share[table.members[i]] = weight_in(table, *g->storage, i) / table.total_weight * tier->load.load(kRelaxed) / 100.0;
     }
   }
   return share;

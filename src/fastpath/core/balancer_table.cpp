@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "fastpath/balance/md5.hpp"
@@ -128,12 +129,12 @@ double envoy_points(double smallest_share, const TableOptions& options) noexcept
 
 // 160 points for a unit of weight, each the CRC-32 of host, zero, port and the point before it.
 void nginx_points(std::vector<Point>& ring, const Member& member, std::uint32_t per_weight) {
-  const std::size_t colon = member.key->rfind(':');
-  std::string host = member.key->substr(0, colon);
+  const std::size_t colon = member.key.rfind(':');
+  std::string host(member.key.substr(0, colon));
   if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
   std::string base = host;
   base.push_back('\0');
-  if (colon != std::string::npos) base += member.key->substr(colon + 1);
+  if (colon != std::string::npos) base += member.key.substr(colon + 1);
   const std::uint32_t seed = crc32(base.data(), base.size());
   std::uint32_t point = 0;
   const auto count = static_cast<std::uint64_t>(member.weight) * per_weight;
@@ -161,7 +162,7 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
         const auto digests = static_cast<std::uint32_t>(
             std::floor(static_cast<float>(member.weight / table.total_weight) * 40.0 * n + 0.0000000001));
         for (std::uint32_t i = 0; i < digests; ++i) {
-          const std::string text = *member.key + '-' + std::to_string(i);
+          const std::string text = std::string(member.key) + '-' + std::to_string(i);
           const auto digest = md5(text.data(), text.size());
           for (int word = 0; word < 4; ++word) {
             ring.push_back({hash_detail::load32(digest.data() + 4 * word), member.id});
@@ -180,7 +181,7 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
       for (const Member& member : members) {
         target += scale * (member.weight / table.total_weight);
         for (std::uint64_t i = 0; current < target; ++i, current += 1.0) {
-          const std::string text = *member.key + '_' + std::to_string(i);
+          const std::string text = std::string(member.key) + '_' + std::to_string(i);
           ring.push_back({options.compat == Compat::envoy
                               ? xxh64(text.data(), text.size())
                               : murmur2_64a(text.data(), text.size(), 0xC70F6907u),
@@ -219,14 +220,14 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
 void build_maglev(Table& table, const std::vector<Member>& members, const TableOptions& options) {
   std::vector<const Member*> sorted;
   for (const Member& member : members) sorted.push_back(&member);
-  std::sort(sorted.begin(), sorted.end(), [](const Member* a, const Member* b) { return *a->key < *b->key; });
+  std::sort(sorted.begin(), sorted.end(), [](const Member* a, const Member* b) { return a->key < b->key; });
   std::vector<std::uint64_t> offsets;
   std::vector<std::uint64_t> skips;
   std::vector<double> weights;
   std::vector<Id> ids;
   for (const Member* member : sorted) {
     offsets.push_back(member->hash % options.slots);
-    skips.push_back(xxh64(member->key->data(), member->key->size(), 1) % (options.slots - 1) + 1);
+    skips.push_back(xxh64(member->key.data(), member->key.size(), 1) % (options.slots - 1) + 1);
     weights.push_back(member->weight / table.total_weight);
     ids.push_back(member->id);
   }
@@ -416,12 +417,12 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
   for (const Member& member : all) {
     if (member.weight > 0.0) members.push_back(member);
   }
-  const bool equal = options.policy == Policy::round_robin || options.policy == Policy::random;
+  table.even = options.policy == Policy::round_robin || options.policy == Policy::random;
   table.members.reserve(members.size());
   table.weights.reserve(members.size());
   for (const Member& member : members) {
     table.members.push_back(member.id);
-    table.weights.push_back(equal ? 1.0 : member.weight);
+    table.weights.push_back(table.even ? 1.0 : member.weight);
     table.total_weight += table.weights.back();
   }
   if (members.empty()) return table;
@@ -459,6 +460,8 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
     case Policy::rendezvous:
       table.kind = TableKind::rendezvous;
       if (options.compat == Compat::pymemcache) break;
+      table.node_hash.reserve(members.size());
+      table.inverse_weight.reserve(members.size());
       for (const Member& member : members) {
         table.node_hash.push_back(member.hash);
         table.inverse_weight.push_back(1.0 / member.weight);
@@ -474,6 +477,8 @@ Table build_table(const std::vector<Member>& all, const TableOptions& options, c
       build_stable(table, members, options, before);
       break;
   }
+  const bool repaired = options.policy == Policy::stable && options.repair;
+  if (!repaired && options.policy != Policy::least_request) std::vector<double>().swap(table.weights);
   return table;
 }
 

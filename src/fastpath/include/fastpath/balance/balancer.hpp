@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "fastpath/balance/draw.hpp"
+#include "fastpath/balance/keys.hpp"
 #include "fastpath/balance/sticky.hpp"
 #include "fastpath/balance/table.hpp"
 #include "fastpath/balance/tournament.hpp"
@@ -86,7 +87,7 @@ struct Options {
 // What picks read of every backend; what only some policies and options need is beside it.
 struct Lane {
   std::atomic<std::uint32_t> in_flight{0};
-  std::uint32_t place = 0;  // in its tier's tournament
+  std::uint16_t tier = 0;  // of the generation
   std::atomic<double> weight{0.0};
 
   double load() const noexcept {
@@ -97,10 +98,9 @@ struct Lane {
 static_assert(sizeof(Lane) == 16);
 
 // peak_ewma. Costs decay alike, so they are compared as they would be at one reference time (`level`), for
-// which a pick needs no clock.
+// which a pick needs no clock. How old a cost is, its level tells.
 struct Latency {
-  std::atomic<double> cost{0.0};   // seconds
-  std::atomic<double> stamp{0.0};  // when cost was true
+  std::atomic<double> cost{0.0};  // seconds, when it was measured
   std::atomic<double> level{0.0};
 
   void copy_from(const Latency& other) noexcept;
@@ -309,11 +309,9 @@ class Balancer {
  private:
   struct Entry {
     std::uint64_t hash = 0;   // of the key
-    std::uint64_t order = 0;  // of addition
+    std::uint32_t order = 0;  // of addition
     std::uint32_t priority : 31 = 0;
     std::uint32_t local : 1 = 1;
-    std::uint16_t tier = 0;
-    bool present = false;
   };
   struct Record {  // of outlier detection
     double ejected_until = 0.0;
@@ -391,9 +389,17 @@ class Balancer {
                    double factor_b = 1.0) const noexcept;
   Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask,
                      std::uint64_t cursor) const noexcept;
+  double decayed(const Latency& latency, double time) const noexcept;
   void measure(Latency& latency, double seen, double now);
   void update_load(Tier& tier, Id id) noexcept;
   double weight(Id id) const noexcept { return storage_->lanes[id].weight.load(std::memory_order_relaxed); }
+  bool present(Id id) const noexcept { return (flags(id) & kGone) == 0; }
+  // The weight of a member of a table.
+  static double weight_in(const Table& table, const Storage& storage, std::size_t i) noexcept {
+    if (table.even) return 1.0;
+    return storage.lanes[table.members[i]].weight.load(std::memory_order_relaxed);
+  }
+  void renumber();
   void set_flags(Id id, std::uint8_t set, std::uint8_t clear);
   void count(Tier& tier, Id id, std::uint8_t flags, int sign) const noexcept;
   void publish_loads(Generation& generation);
@@ -417,12 +423,13 @@ class Balancer {
   double next_event_ = std::numeric_limits<double>::infinity();
 
   std::shared_ptr<Storage> storage_;
-  std::vector<Entry> entries_;     // by id
-  std::vector<std::string> keys_;  // by id, where the policy needs them
-  std::vector<Record> records_;    // by id, with outlier detection
+  std::vector<Entry> entries_;         // by id
+  Keys keys_;                          // where the policy needs them
+  std::vector<Record> records_;        // by id, with outlier detection
+  std::vector<std::uint32_t> places_;  // by id, in the tier's tournament: least_request
   std::size_t present_ = 0;
   std::deque<Id> free_ids_;  // without leases; oldest first, so that an id rests before it is used again
-  std::uint64_t additions_ = 0;
+  std::uint32_t additions_ = 0;
   std::uint32_t total_in_flight_ = 0;
   std::uint32_t retries_ = 0;
   std::vector<Id> ejected_;

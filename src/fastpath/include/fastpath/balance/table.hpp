@@ -11,7 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "fastpath/balance/draw.hpp"
@@ -57,7 +57,7 @@ struct Member {
   Id id = 0;
   double weight = 1.0;
   std::uint64_t hash = 0;            // of its key: XXH64
-  const std::string* key = nullptr;  // where the layout takes more than the hash (needs_keys)
+  std::string_view key;     // where the layout takes more than the hash (needs_keys)
 };
 
 inline bool needs_keys(const TableOptions& options) noexcept {
@@ -105,8 +105,9 @@ enum class TableKind : std::uint8_t {
 struct Table {
   TableKind kind = TableKind::list;
   std::vector<Id> members;      // with a weight above 0
-  std::vector<double> weights;  // of the members
+  std::vector<double> weights;  // of the members; kept where the next table or a tournament needs them
   double total_weight = 0.0;
+  bool even = false;  // all count as 1, whatever their weights
 
   IdArray ids;  // schedule: ids in order of picks; slots; jump: buckets
   // Low half: threshold, high half: index of the other member. Empty: everybody has the same share. Also in
