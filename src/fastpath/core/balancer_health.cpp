@@ -15,6 +15,14 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kFarthest = 200.0;  // from the reference time, in decay times
 constexpr double kLeastCost = 1e-9;
 
+// What is left of a cost.
+double decayed(const Latency& latency, double growth) noexcept {
+  const double cost = latency.cost.load(kRelaxed);
+  const double left = latency.level.load(kRelaxed) / growth;
+  // What roundings take away is no age.
+  return left < cost * (1.0 - 1e-12) ? left : cost;
+}
+
 }  // namespace
 
 void Balancer::acquire(Id id) noexcept {
@@ -57,15 +65,7 @@ bool Balancer::retry_begins() noexcept {
 double Balancer::cost(Id id, double now) const noexcept {
   if (!storage_->latencies) return 0.0;
   const Latency& latency = storage_->latencies[id];
-  return decayed(latency, now + set_back_);
-}
-
-// What is left of a cost.
-double Balancer::decayed(const Latency& latency, double time) const noexcept {
-  const double cost = latency.cost.load(kRelaxed);
-  const double left = latency.level.load(kRelaxed) * std::exp((reference_ - time) / options_.decay_s);
-  // What roundings take away is no age.
-  return left < cost * (1.0 - 1e-12) ? left : cost;
+  return decayed(latency, growth(now + set_back_));
 }
 
 double Balancer::effective_weight(Id id, double now) const noexcept {
@@ -91,10 +91,11 @@ void Balancer::measure(Latency& latency, double seen, double now) {
     reference_ = time;
   }
   const double held = latency.cost.load(kRelaxed);
-  const double left = decayed(latency, time);
+  const double growth = this->growth(time);
+  const double left = decayed(latency, growth);
   const double cost = std::max(seen >= held ? seen : left + seen * (1.0 - left / held), kLeastCost);
   latency.cost.store(cost, kRelaxed);
-  latency.level.store(cost * std::exp((time - reference_) / tau), kRelaxed);
+  latency.level.store(cost * growth, kRelaxed);
 }
 
 void Balancer::report_abandoned(Id id, double waited_s, double now) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -343,13 +344,16 @@ class Balancer {
         id = table.alias_owner(draw(options_.seed, ask.position));
         break;
       case TableKind::two_choices: {
-        const std::uint64_t x = draw(options_.seed, ask.position);
+        std::uint64_t x = draw(options_.seed, ask.position);
         id = table.alias_owner(x);
-        const Id other = table.alias_owner(next_draw(x));
-        if (id == other || !open(other)) return decide(ask);
-        if (!open(id)) return decide(ask);
+        Id other = id;
+        for (int tries = 0; tries < 4 && other == id; ++tries) {
+          x = next_draw(x);
+          other = table.alias_owner(x);
+        }
+        if (id == other || !open(other) || !open(id)) return decide(ask);
         if (less_loaded(*tier, *g->storage, id, other)) id = other;
-        break;
+        return {id, Reason::ok, ask.position + 1};
       }
       case TableKind::slots:
         id = table.slot_owner(draw(options_.seed, ask.position));
@@ -389,7 +393,8 @@ class Balancer {
                    double factor_b = 1.0) const noexcept;
   Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask,
                      std::uint64_t cursor) const noexcept;
-  double decayed(const Latency& latency, double time) const noexcept;
+  // By how much costs have lost of their levels.
+  double growth(double time) const noexcept { return std::exp((time - reference_) / options_.decay_s); }
   void measure(Latency& latency, double seen, double now);
   void update_load(Tier& tier, Id id) noexcept;
   double weight(Id id) const noexcept { return storage_->lanes[id].weight.load(std::memory_order_relaxed); }

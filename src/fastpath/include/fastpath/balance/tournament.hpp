@@ -39,25 +39,31 @@ class Tournament {
 
   // A leaf for 0 <= u < 1; kNobody when all are out.
   std::size_t pick(double u) const noexcept {
+    if (levels_.empty()) return kNobody;
+    const Level& top = levels_.back();
+    double lowest = top.load[0].load(kRelaxed);
+    if (lowest == kOut) return kNobody;
+    double left = u * top.weight_of(0);
     std::size_t chosen = 0;
-    double left = -1.0;
-    for (std::size_t k = levels_.size(); k-- > 0;) {
+    for (std::size_t k = levels_.size() - 1; k-- > 0;) {
       const Level& level = levels_[k];
-      const Least least = level.least(chosen);
-      if (least.load == kOut) return kNobody;
-      if (left < 0.0) left = u * least.weight;
-      const std::size_t end = level.end(chosen);
-      std::size_t child = chosen * kFan;
-      for (chosen = kNobody; child < end; ++child) {
-        if (level.load[child].load(kRelaxed) != least.load) continue;
-        chosen = child;
-        const double weight = level.weight_of(child);
-        if (left < weight) break;
-        left -= weight;
+      const std::size_t node = chosen;
+      // The last of those with the least load whose part does not begin behind `left`. Which one that is no
+      // branch can foresee, so there is none.
+      chosen = kNobody;
+      double passed = 0.0;
+      double sum = 0.0;
+      for (std::size_t child = node * kFan; child < level.end(node); ++child) {
+        const bool least = level.load[child].load(kRelaxed) == lowest;
+        const bool reached = least & (sum <= left);
+        chosen = reached ? child : chosen;
+        passed = reached ? sum : passed;
+        sum += least ? level.weight_of(child) : 0.0;
       }
-      if (chosen == kNobody) break;  // a writer came between
+      if (chosen == kNobody) return kNobody;  // a writer came between
+      left -= passed;
     }
-    return levels_.empty() ? kNobody : chosen;
+    return chosen;
   }
 
   std::size_t nbytes() const noexcept {
