@@ -5,6 +5,10 @@
 // a set is full, the mark that was not used for longest makes room.
 #pragma once
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -28,22 +32,8 @@ class Sticky {
     const auto time = static_cast<std::uint32_t>((++adds_ >> (bits_ - 3)) & kTime);
     const std::uint32_t mark = place.mark | time;
     std::atomic<std::uint32_t>* const set = sets_[place.set].marks;
-    std::uint32_t way = place.way;
-    for (std::uint32_t i = 0; i < kWays; ++i, way = (way + 1) % kWays) {
-      const std::uint32_t held = set[way].load(kRelaxed);
-      if (held == mark) return;
-      if (held == 0 || ((held ^ mark) & ~kTime) == 0) return set[way].store(mark, kRelaxed);
-    }
-    std::uint32_t oldest = 0;
-    std::uint32_t age = 0;
-    for (std::uint32_t i = 0; i < kWays; ++i) {
-      const std::uint32_t unused = (time - set[i].load(kRelaxed)) & kTime;
-      if (unused >= age) {
-        age = unused;
-        oldest = i;
-      }
-    }
-    set[oldest].store(mark, kRelaxed);
+    const std::uint32_t way = way_for(set, place, time);
+    if (set[way].load(kRelaxed) != mark) set[way].store(mark, kRelaxed);
   }
 
   bool contains(std::uint64_t hash) const noexcept {
@@ -77,6 +67,60 @@ class Sticky {
     const std::uint64_t mixed = (hash ^ (hash >> 32)) * kGolden;
     return {static_cast<std::size_t>(mixed >> shift_), static_cast<std::uint32_t>(mixed >> 3) % kWays,
             (static_cast<std::uint32_t>(mixed >> 7) & ~kTime) | (kTime + 1)};
+  }
+
+  // Where in its set the mark of a key is or is to be: its own place, or the first free one from where the search
+  // begins, or that of the mark that was not used for longest (of equal ones the last). For who adds, whose own
+  // stores are all that there are.
+  static std::uint32_t way_for(const std::atomic<std::uint32_t>* set, const Place& place,
+                               std::uint32_t time) noexcept {
+#if defined(__SSE2__)
+    // All ways at once: no branch foresees where a key is.
+    __m128i held[4];
+    for (int i = 0; i < 4; ++i) held[i] = _mm_load_si128(reinterpret_cast<const __m128i*>(set) + i);
+    const auto all = [&](auto&& of) {
+      return _mm_packus_epi16(_mm_packs_epi32(of(held[0]), of(held[1])), _mm_packs_epi32(of(held[2]), of(held[3])));
+    };
+    const auto equal = [&](__m128i bits, std::uint32_t mark) {
+      const __m128i wanted = _mm_set1_epi32(static_cast<int>(mark));
+      const __m128i one = _mm_set1_epi32(1);
+      const __m128i which =
+          all([&](__m128i x) { return _mm_and_si128(_mm_cmpeq_epi32(_mm_and_si128(x, bits), wanted), one); });
+      return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpgt_epi8(which, _mm_setzero_si128())));
+    };
+    const __m128i times = _mm_set1_epi32(static_cast<int>(kTime));
+    const unsigned same = equal(_mm_set1_epi32(static_cast<int>(~kTime)), place.mark);
+    if (same != 0) return static_cast<std::uint32_t>(__builtin_ctz(same));
+    const unsigned free = equal(_mm_set1_epi32(-1), 0);
+    if (free != 0) {
+      return (place.way + static_cast<std::uint32_t>(__builtin_ctz((free | free << kWays) >> place.way))) % kWays;
+    }
+    const __m128i now = _mm_set1_epi32(static_cast<int>(time));
+    const __m128i ages = all([&](__m128i x) { return _mm_and_si128(_mm_sub_epi32(now, x), times); });
+    __m128i oldest = _mm_max_epu8(ages, _mm_srli_si128(ages, 8));
+    oldest = _mm_max_epu8(oldest, _mm_srli_si128(oldest, 4));
+    oldest = _mm_max_epu8(oldest, _mm_srli_si128(oldest, 2));
+    oldest = _mm_max_epu8(oldest, _mm_srli_si128(oldest, 1));
+    const auto age = static_cast<char>(_mm_cvtsi128_si32(oldest));
+    const auto which = static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(ages, _mm_set1_epi8(age))));
+    return 31 - static_cast<std::uint32_t>(__builtin_clz(which));
+#else
+    std::uint32_t way = place.way;
+    for (std::uint32_t i = 0; i < kWays; ++i, way = (way + 1) % kWays) {
+      const std::uint32_t held = set[way].load(kRelaxed);
+      if (held == 0 || ((held ^ place.mark) & ~kTime) == 0) return way;
+    }
+    std::uint32_t oldest = 0;
+    std::uint32_t age = 0;
+    for (std::uint32_t i = 0; i < kWays; ++i) {
+      const std::uint32_t unused = (time - set[i].load(kRelaxed)) & kTime;
+      if (unused >= age) {
+        age = unused;
+        oldest = i;
+      }
+    }
+    return oldest;
+#endif
   }
 
   std::uint32_t bits_;
