@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from fastpath import Backend, Balancer, Change, Lease, OutlierDetection, hash64
+from fastpath._balancer import jump_hash
 from fastpath.balance import Reason, Status, weight_from_load
 
 HASH_POLICIES = ("maglev", "ketama", "rendezvous", "jump", "stable")
@@ -298,6 +299,30 @@ def test_pick_many_is_pick_many_times(policy: str, n: int) -> None:
             ids = balancer.pick_many(hashes)
             for i in range(0, n, step):
                 assert balancer.values[ids[i]] == twin.pick(int(hashes[i]))
+
+
+@pytest.mark.parametrize("weight", [1, 700, 9000])
+def test_points_of_rings_of_every_size(weight: int) -> None:
+    balancer = Balancer([("a", weight), ("b", weight // 3 + 1)], "ketama")
+    *_, points, owners = balancer._tiers()[0]
+    ring = np.array(points, dtype=np.uint64)
+    # Of points with equal hashes the first counts, and after the last comes the first.
+    rng = np.random.default_rng(weight)
+    some = rng.choice(ring, 3000)
+    hashes = np.concatenate([rng.integers(0, 1 << 64, 3001, dtype=np.uint64), some, some + np.uint64(1)])
+    wanted = np.array(owners)[np.searchsorted(ring, hashes) % len(ring)]
+    assert balancer.pick_many(hashes).tolist() == wanted.tolist()
+    assert [balancer.pick(int(h)) for h in hashes[::17]] == [balancer.values[id] for id in wanted[::17]]
+
+
+def test_many_buckets_of_jump() -> None:
+    hashes = np.random.default_rng(3).integers(0, 1 << 64, 1000, dtype=np.uint64)
+    for n in (1, 2, 3, 11, 1000, 100_003):
+        balancer = Balancer([("a", n), ("b", 1)], "jump")
+        wanted = ["b" if jump_hash(int(h), n + 1) == n else "a" for h in hashes]
+        assert [balancer.values[id].id for id in balancer.pick_many(hashes)] == wanted
+    for key, bucket in ((0, 2147483648), (1, 3094789146), (0xDEAD10CC, 1321988195), (1 << 63, 1119800965)):
+        assert jump_hash(key, 0xFFFFFFFF) == bucket
 
 
 # --- replay, copies -----------------------------------------------------------------------------------------

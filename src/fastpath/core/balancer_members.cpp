@@ -490,7 +490,8 @@ std::vector<double> Balancer::shares() const {
   for (const auto& tier : g->tiers) {
     const Table& table = tier->table;
     for (std::size_t i = 0; i < table.members.size(); ++i) {
-      share[table.members[i]] = weight_in(table, *g->storage, i) / table.total_weight * tier->load.load(kRelaxed) / 100.0;
+      share[table.members[i]] =
+          weight_in(table, *g->storage, i) / table.total_weight * tier->load.load(kRelaxed) / 100.0;
     }
   }
   return share;

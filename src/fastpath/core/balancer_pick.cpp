@@ -106,7 +106,8 @@ Id Balancer::fallback(Choice& choice, std::uint64_t x) const noexcept {
     if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return 0.0;
     const std::uint8_t held = choice.held(id);
     if ((held & ~kRamping) != 0 || choice.over_bound(id)) return 0.0;
-    return weight_in(table, choice.storage, i) * (held != 0 ? ramp_factor(choice.storage, id, choice.ask.now) : 1.0);
+    return weight_in(table, choice.storage, i) *
+           (held != 0 ? ramp_factor(choice.storage, id, choice.ask.now) : 1.0);
   };
   double total = 0.0;
   for (std::size_t i = 0; i < table.members.size(); ++i) total += open(i);

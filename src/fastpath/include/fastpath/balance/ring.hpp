@@ -1,8 +1,9 @@
 // Points on a circle of hashes, each with its owner.
 //
 // A look-up touches two places: an index by the top bits of the hash, which is small enough to stay near the
-// core, and the few points there, each beside its owner in 12 bytes. The index of a large ring has many points
-// a bucket; hashes are even, so how far a hash is into its bucket tells nearly where in it the point is.
+// core, and the few points there, each beside its owner in 12 bytes. The index of a large ring has many
+// points a bucket; hashes are even, so how far a hash is into its bucket tells nearly where in it the point
+// is.
 #pragma once
 
 #include <cstddef>

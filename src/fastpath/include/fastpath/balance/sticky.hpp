@@ -69,9 +69,9 @@ class Sticky {
             (static_cast<std::uint32_t>(mixed >> 7) & ~kTime) | (kTime + 1)};
   }
 
-  // Where in its set the mark of a key is or is to be: its own place, or the first free one from where the search
-  // begins, or that of the mark that was not used for longest (of equal ones the last). For who adds, whose own
-  // stores are all that there are.
+  // Where in its set the mark of a key is or is to be: its own place, or the first free one from where the
+  // search begins, or that of the mark that was not used for longest (of equal ones the last). For who adds,
+  // whose own stores are all that there are.
   static std::uint32_t way_for(const std::atomic<std::uint32_t>* set, const Place& place,
                                std::uint32_t time) noexcept {
 #if defined(__SSE2__)
@@ -79,7 +79,8 @@ class Sticky {
     __m128i held[4];
     for (int i = 0; i < 4; ++i) held[i] = _mm_load_si128(reinterpret_cast<const __m128i*>(set) + i);
     const auto all = [&](auto&& of) {
-      return _mm_packus_epi16(_mm_packs_epi32(of(held[0]), of(held[1])), _mm_packs_epi32(of(held[2]), of(held[3])));
+      return _mm_packus_epi16(_mm_packs_epi32(of(held[0]), of(held[1])),
+                              _mm_packs_epi32(of(held[2]), of(held[3])));
     };
     const auto equal = [&](__m128i bits, std::uint32_t mark) {
       const __m128i wanted = _mm_set1_epi32(static_cast<int>(mark));
@@ -93,7 +94,8 @@ class Sticky {
     if (same != 0) return static_cast<std::uint32_t>(__builtin_ctz(same));
     const unsigned free = equal(_mm_set1_epi32(-1), 0);
     if (free != 0) {
-      return (place.way + static_cast<std::uint32_t>(__builtin_ctz((free | free << kWays) >> place.way))) % kWays;
+      return (place.way + static_cast<std::uint32_t>(__builtin_ctz((free | free << kWays) >> place.way))) %
+             kWays;
     }
     const __m128i now = _mm_set1_epi32(static_cast<int>(time));
     const __m128i ages = all([&](__m128i x) { return _mm_and_si128(_mm_sub_epi32(now, x), times); });

@@ -56,8 +56,8 @@ struct TableOptions {
 struct Member {
   Id id = 0;
   double weight = 1.0;
-  std::uint64_t hash = 0;            // of its key: XXH64
-  std::string_view key;     // where the layout takes more than the hash (needs_keys)
+  std::uint64_t hash = 0;  // of its key: XXH64
+  std::string_view key;    // where the layout takes more than the hash (needs_keys)
 };
 
 inline bool needs_keys(const TableOptions& options) noexcept {
