@@ -223,14 +223,14 @@ class Policy:
     rule.
 
     Cost: a scalar decision takes some microseconds, most of them for reading the addresses. Batches go
-    through a decision tree once it is compiled, 10 to 20 ns a packet; it is compiled from the rules of that
+    through a decision tree once it is compiled, 10 to 50 ns a packet; it is compiled from the rules of that
     moment by :meth:`compile`, or by the batch with which about 64 packets a rule have been slower. An edit
     takes microseconds: it replaces a chunk of the hashed rules, and stands beside the tree until that is
     compiled again.
 
     Source: merged tuples, after Daly et al., "TupleMerge: Fast Software Packet Processing for Online Packet
-    Classification", 2019; the tree, after Gupta and McKeown, "Packet Classification using Hierarchical
-    Intelligent Cuttings", 1999.
+    Classification", 2019; the tree, after Gupta and McKeown, "Packet Classification on Multiple Fields" and
+    "Packet Classification using Hierarchical Intelligent Cuttings", 1999.
     """
 
     def __init__(
@@ -381,8 +381,8 @@ class Policy:
     def compile(self) -> None:
         """Compile the rules of now for :meth:`decide_many`, which else does so by itself after some batches.
 
-        Takes about 10 microseconds a rule, without the GIL; readers and edits go on meanwhile. Worth calling
-        after :meth:`replace`, before packets come that must not wait.
+        Takes about 10 microseconds a rule (70 in a set of 100,000 of IPv6), without the GIL; readers and
+        edits go on meanwhile. Worth calling after :meth:`replace`, before packets come that must not wait.
         """
         self._core.compile()
 

@@ -2,7 +2,6 @@
 #include "fastpath/policy.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "fastpath/wire.hpp"
 
@@ -86,16 +85,13 @@ template <typename Address>
 void Policy::decide_many(PolicyFamily<Address>& family, const PolicyColumns& packets, std::size_t n,
                          std::uint32_t* ids) {
   using Family = PolicyFamily<Address>;
-  using Row = PolicyRow<Address>;
   bool compile = false;
   {
     const EpochDomain::Guard guard(epochs_);
     const typename Family::State& state = family.state();
     const PolicyTree<Address>* tree = state.tree.get();
     const PolicyHits::Lane lane(hits_);
-    alignas(64) std::uint32_t rows[kPolicyBlock * Row::kWords];
     std::uint32_t found[kPolicyBlock];
-    if (tree != nullptr) std::memset(rows, 0, sizeof rows);
     std::size_t slow = 0;
     const auto ask = [&](std::size_t i) {
       ++slow;
@@ -113,26 +109,24 @@ void Policy::decide_many(PolicyFamily<Address>& family, const PolicyColumns& pac
         lane.add(ids + begin, count);
         continue;
       }
-      for (std::size_t i = 0; i < count; ++i) {
-        tree->row(packet_at<Address>(packets, begin + i), rows + i * Row::kWords);
-      }
-      tree->find(rows, count, found);
+      tree->find(packets, begin, count, found);
       const bool edited = tree->any_erased() || !state.added.empty();
+      if (!edited && !tree->partial()) {
+        for (std::size_t i = 0; i < count; ++i) ids[begin + i] = tree->id(found[i]);
+        lane.add(ids + begin, count);
+        continue;
+      }
       for (std::size_t i = 0; i < count; ++i) {
         std::uint32_t& id = ids[begin + i];
-        if (found[i] == 0) {
-          id = 0;
-        } else if (found[i] == tree->unknown() + 1 || (edited && tree->erased(found[i] - 1))) {
+        if (found[i] == tree->unknown() || tree->erased(found[i])) {
           id = ask(begin + i);
           continue;
-        } else {
-          id = tree->id(found[i] - 1);
         }
+        id = tree->id(found[i]);
         if (!state.added.empty()) {
           ++slow;
-          const std::uint64_t order = found[i] == 0 ? ~std::uint64_t{0} : tree->order(found[i] - 1);
-          if (const auto* rule = Family::find(state.added, packet_at<Address>(packets, begin + i), order))
-            id = rule->id;
+          const auto packet = packet_at<Address>(packets, begin + i);
+          if (const auto* rule = Family::find(state.added, packet, tree->order(found[i]))) id = rule->id;
         }
       }
       lane.add(ids + begin, count);

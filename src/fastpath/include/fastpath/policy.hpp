@@ -18,15 +18,6 @@
 
 namespace fastpath {
 
-// Packets by column. Addresses of IPv4 are 32-bit integers, of IPv6 16 bytes each.
-struct PolicyColumns {
-  const void* sources;
-  const void* destinations;
-  const std::uint8_t* protocols;
-  const std::uint16_t* source_ports;
-  const std::uint16_t* destination_ports;
-};
-
 // Rule ids are the caller's, from 1 on; 0 is no rule. An id that is free again must not be given to another
 // rule while somebody may still hold results that name it.
 class Policy {
