@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import gzip
 import ipaddress
+import os
 import pickle
 import random
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +147,17 @@ def test_generated_sets_against_a_linear_scan(n: int, width: int) -> None:
     if n < 100_000:
         policy.compile()
         assert decided() == left
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+def test_the_same_sets_with_other_instruction_sets(isa: str) -> None:
+    """FASTPATH_ISA is read once in a process."""
+    which = "classbench_trace or (generated_sets and not 100000) or random_histories or no_tree_can_hold"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", which]
+    ran = subprocess.run(
+        command, env={**os.environ, "FASTPATH_ISA": isa}, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:]
 
 
 def test_it_compiles_when_batches_were_slow() -> None:
