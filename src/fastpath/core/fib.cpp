@@ -114,8 +114,10 @@ std::unique_ptr<State> Fib::empty_state(std::size_t reserve, std::uint32_t none,
   state->page_length = shared_array<std::uint8_t>(kFirstPages * 256);
   state->arena = std::make_shared<Arena>(reserve);
   std::fill_n(state->pages.get(), 256, make_entry(0, none));
-  // The entry of the node without an answer; its first bytes are a narrow leaf of either width too.
-  write(state->arena->base() + 8 * kWords, make_entry(0, none));
+  // The node without an answer is one for entries of any width: their places are behind the map and apart.
+  std::uint8_t* const bare = state->arena->base();
+  for (std::size_t word = 0; word < kWords; ++word) write(bare + 8 * word, kNoPlace << 56);
+  for (const std::size_t bytes : {2, 4, 8}) write(bare + bytes * kNoPlace, make_entry(0, none));
   state->view = {state->root4.get(),
                  state->root4_length.get(),
                  state->root6.get(),

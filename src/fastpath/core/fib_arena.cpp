@@ -23,7 +23,7 @@ Arena::Arena(std::size_t reserve) : reserved_(round_up(std::max(reserve, kCommit
   base_ = mapping_ + (round_up(reinterpret_cast<std::uintptr_t>(mapping_), kHugePage) -
                       reinterpret_cast<std::uintptr_t>(mapping_));
   commit(kNoNode);
-  // Reference 0: a map without marks, and an entry that the table writes.
+  // Reference 0: a node that the table writes.
   top_ = kNoNode;
 }
 

@@ -11,7 +11,7 @@ namespace fastpath {
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x0A32'4249'4650'4689;  // \x89FPFIB2\n
+constexpr std::uint64_t kMagic = 0x0A33'4249'4650'4689;  // \x89FPFIB3\n
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kSections = 10;
 

@@ -38,8 +38,10 @@ void for_each_mark(const Marks& marks, F&& f) {
   }
 }
 
-void write_map(std::uint8_t* map, const Marks& marks) {
-  std::uint64_t before = 0;
+// A map of entries of `bytes`. Each word counts the marks before it and the entries that the map's own bytes
+// would hold.
+void write_map(std::uint8_t* map, const Marks& marks, std::size_t bytes) {
+  std::uint64_t before = 8 * kWords / bytes;
   for (unsigned w = 0; w < kWords; ++w) {
     const unsigned first = kWordSlots * w;
     std::uint64_t word = marks[first / 64] >> (first % 64);
@@ -159,7 +161,7 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
   } else {
     Marks map = marks;
     map[0] &= ~std::uint64_t{1};
-    write_map(p, map);
+    write_map(p, map, bytes);
   }
   std::uint8_t* entry = p + (tiny ? 8 : 8 * kWords);
   std::uint8_t* const codes = p + codes_at;
@@ -183,7 +185,7 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
   p[counts_at] = static_cast<std::uint8_t>(slots.hidden_count);
   p[counts_at + 1] = lists_children ? 1 : 0;
   if (lists_children) {
-    write_map(p + children_at, children);
+    write_map(p + children_at, children, 8);
     std::uint8_t* child = p + children_at + 8 * kWords;
     for_each_mark(children, [&](unsigned s) {
       write(child, make_entry(slots.ref[s], slots.leaf[s]));
@@ -231,7 +233,7 @@ std::uint8_t* Fib::child_slot(int family, unsigned level, std::uint32_t ref, uns
   const Node node = node_at(arena_->base(), ref);
   const std::uint8_t* entry = nullptr;
   if (is_wide(family, level)) {
-    entry = node.entries() + 8 * node.interval_of(slot);
+    entry = node.entry_of(slot, 8);
   } else {
     const Tail tail = tail_of(node, entry_bytes(family, level));
     const unsigned word = slot / kWordSlots;
@@ -337,7 +339,7 @@ std::uint32_t Fib::copy_tree(int family, unsigned level, std::uint32_t ref, cons
   const std::uint8_t* first = bytes == 8 ? old.entries() : tail.children;
   std::size_t entries = tail.intervals;
   if (bytes != 8 && first != nullptr) {
-    entries = marks_up_to(first, 255);
+    entries = marks_up_to(first, 255) - fib::map_entries(first);
     first += 8 * kWords;
   }
   for (std::size_t i = 0; first != nullptr && i < entries; ++i) {

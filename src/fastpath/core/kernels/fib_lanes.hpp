@@ -7,18 +7,29 @@ inline void ask_ahead(const void* addresses) noexcept {
   __builtin_prefetch(static_cast<const char*>(addresses) + kAhead);
 }
 
-// Loads are done one by one: on current cores that outruns gather instructions of 64-bit words.
+// Loads are done one by one: on current cores that outruns gather instructions of 64-bit words. Eight bytes
+// are read whatever a T has, as that takes one instruction into a vector; what comes above a T must not
+// matter.
 template <typename T>
-inline long long read_at(const std::uint8_t* base, std::uint64_t at) {
+inline std::uint64_t read_at(const std::uint8_t* base, std::uint64_t place) {
+  const std::uint8_t* const p = base + sizeof(T) * place;
 #if defined(__SANITIZE_THREAD__)
   // What the load below is on this machine, in the words that the checker knows: references are stored alone.
-  if constexpr (sizeof(T) == 8) {
-    const auto* const half = reinterpret_cast<const std::uint32_t*>(base + at);
-    return static_cast<long long>(std::uint64_t{__atomic_load_n(half + 1, __ATOMIC_ACQUIRE)} << 32 |
-                                  __atomic_load_n(half, __ATOMIC_ACQUIRE));
-  }
-  if constexpr (sizeof(T) == 4)
-    return __atomic_load_n(reinterpret_cast<const T*>(base + at), __ATOMIC_ACQUIRE);
+  if constexpr (sizeof(T) < 8) return read<T>(p);
+  const auto* const half = reinterpret_cast<const std::uint32_t*>(p);
+  return std::uint64_t{__atomic_load_n(half + 1, __ATOMIC_ACQUIRE)} << 32 |
+         __atomic_load_n(half, __ATOMIC_ACQUIRE);
+#else
+  return read<std::uint64_t>(p);
 #endif
-  return static_cast<long long>(std::uint64_t{read<T>(base + at)});
+}
+
+// Numbers of bytes of a lane, in even and in odd lanes: instructions count bytes over pairs of lanes.
+struct BytePattern {
+  long long even;
+  long long odd;
+};
+constexpr BytePattern byte_pattern(std::uint64_t bytes) {
+  const std::uint64_t taken = ~bytes >> 4 & 0x0808'0808'0808'0808;  // bytes that are not to be zero
+  return {static_cast<long long>(bytes), static_cast<long long>(bytes | taken)};
 }

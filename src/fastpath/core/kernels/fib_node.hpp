@@ -8,7 +8,8 @@ inline T read(const std::uint8_t* p) noexcept {
   return value;
 }
 
-// How many marks a map of kWords words has up to and including `slot`.
+// How many marks a map of kWords words has up to and including `slot`, and as many more as the entries that
+// would fit into the map: the place of the slot's entry, counted in entries from the map's begin.
 inline std::size_t marks_up_to(const std::uint8_t* map, unsigned slot) noexcept {
   const unsigned word = slot * 293 >> 14;  // slot / kWordSlots
   const std::uint64_t marks = read<std::uint64_t>(map + 8 * word);
@@ -34,13 +35,22 @@ inline std::size_t starts_below(std::uint64_t starts, unsigned slot) noexcept {
 #endif
 }
 
-// A node as found by its reference: where its entries begin.
+// How many entries would fit into a map, which its first word tells: no mark comes before that.
+inline std::size_t map_entries(const std::uint8_t* map) noexcept { return map[7]; }
+
+// A node as found by its reference.
 struct Node {
   const std::uint8_t* begin;
   bool tiny;
   const std::uint8_t* entries() const noexcept { return begin + (tiny ? 8 : 8 * kWords); }
+  // The entry of a slot, `bytes` wide.
+  const std::uint8_t* entry_of(unsigned slot, std::size_t bytes) const noexcept {
+    if (tiny) return begin + 8 + bytes * starts_below(read<std::uint64_t>(begin), slot);
+    return begin + bytes * marks_up_to(begin, slot);
+  }
   std::size_t interval_of(unsigned slot) const noexcept {
-    return tiny ? starts_below(read<std::uint64_t>(begin), slot) : marks_up_to(begin, slot);
+    if (tiny) return starts_below(read<std::uint64_t>(begin), slot);
+    return marks_up_to(begin, slot) - map_entries(begin);
   }
   std::size_t intervals() const noexcept { return interval_of(255) + 1; }
 };
@@ -76,7 +86,7 @@ inline Tail tail_of(Node node, std::size_t entry_bytes) noexcept {
   if (counts[1] != 0) {
     const std::size_t at = static_cast<std::size_t>(tail.hidden - node.begin);
     tail.children = node.begin + ((at + 7) & ~std::size_t{7});
-    tail.hidden = tail.children + 8 * kWords + 8 * marks_up_to(tail.children, 255);
+    tail.hidden = tail.children + 8 * marks_up_to(tail.children, 255);
   }
   tail.end = tail.hidden + kHiddenBytes * tail.hidden_count;
   return tail;
@@ -84,5 +94,5 @@ inline Tail tail_of(Node node, std::size_t entry_bytes) noexcept {
 
 // The entry of a child in a narrow node whose map of children has a mark for `slot`.
 inline const std::uint8_t* child_entry(const std::uint8_t* children, unsigned slot) noexcept {
-  return children + 8 * kWords + 8 * (marks_up_to(children, slot) - 1);
+  return children + 8 * (marks_up_to(children, slot) - 1);
 }

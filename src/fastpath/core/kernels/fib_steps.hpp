@@ -21,8 +21,8 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
     for (std::size_t k = 0; k < kChunk; ++k) entry[k] = read_entry(view.root4 + (addresses[i + k] >> 16));
     for (std::size_t k = 0; k < kChunk; ++k) {
       const Node node = large_node_at(view, entry_ref(entry[k]));
-      const std::size_t interval = marks_up_to(node.begin, addresses[i + k] >> 8 & 0xFF);
-      at[k] = static_cast<std::size_t>(node.entries() - view.arena) + sizeof(Leaf) * interval;
+      const std::uint8_t* const entry_at = node.entry_of(addresses[i + k] >> 8 & 0xFF, sizeof(Leaf));
+      at[k] = static_cast<std::size_t>(entry_at - view.arena);
       __builtin_prefetch(view.arena + at[k]);
     }
     std::uint32_t deep = 0;
@@ -50,8 +50,7 @@ inline std::size_t place_in(const View& view, std::uint32_t ref, unsigned slot,
   const std::uint64_t below = marks & ~(~std::uint64_t{1} << ((slot - kWordSlots * word) & 63));
   const std::size_t large = static_cast<std::size_t>(__builtin_popcountll(below)) + (marks >> 56);
   const std::size_t small = starts_below(marks, slot);
-  return ref_unit(ref) * kUnit + either<std::size_t>(tiny, 8, 8 * kWords) +
-         entry_bytes * either(tiny, small, large);
+  return ref_unit(ref) * kUnit + either(tiny, 8 + entry_bytes * small, entry_bytes * large);
 }
 
 template <typename Leaf>

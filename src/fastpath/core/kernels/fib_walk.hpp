@@ -35,7 +35,7 @@ inline std::uint32_t walk_narrow(const View& view, std::uint32_t ref, const std:
   for (;;) {
     const Node node = node_at(view.arena, ref);
     const unsigned slot = *bytes++;
-    std::uint32_t leaf = read<Leaf>(node.entries() + sizeof(Leaf) * node.interval_of(slot));
+    std::uint32_t leaf = read<Leaf>(node.entry_of(slot, sizeof(Leaf)));
     if (leaf != view.deep) return leaf == view.none ? answer : leaf;
     const std::uint8_t* const entry = child_entry(tail_of(node, sizeof(Leaf)).children, slot);
     leaf = read<std::uint32_t>(entry);
@@ -49,7 +49,7 @@ inline std::uint32_t find4(const View& view, std::uint32_t address) noexcept {
   const std::uint64_t entry = read_entry(view.root4 + (address >> 16));
   const Node node = large_node_at(view, entry_ref(entry));
   const unsigned slot = address >> 8 & 0xFF;
-  const std::uint32_t leaf = read<Leaf>(node.entries() + sizeof(Leaf) * node.interval_of(slot));
+  const std::uint32_t leaf = read<Leaf>(node.entry_of(slot, sizeof(Leaf)));
   if (__builtin_expect(leaf == view.deep, 0)) {
     const std::uint8_t bytes[2] = {static_cast<std::uint8_t>(slot), static_cast<std::uint8_t>(address)};
     return walk_narrow<Leaf>(view, entry_ref(entry), bytes, entry_leaf(entry));
@@ -59,7 +59,7 @@ inline std::uint32_t find4(const View& view, std::uint32_t address) noexcept {
 
 inline std::uint64_t wide_entry(const View& view, std::uint32_t ref, unsigned slot) noexcept {
   const Node node = node_at(view.arena, ref);
-  const std::uint8_t* const entry = node.entries() + 8 * node.interval_of(slot);
+  const std::uint8_t* const entry = node.entry_of(slot, 8);
   return make_entry(read_ref(entry), read<std::uint32_t>(entry));
 }
 
@@ -74,7 +74,7 @@ inline std::uint32_t find6(const View& view, const std::uint8_t* address) noexce
   const std::uint64_t entry32 = wide_entry(view, entry_ref(entry24), top >> 24 & 0xFF);
   answer = entry_leaf(entry32) == view.none ? answer : entry_leaf(entry32);
   const Node node = node_at(view.arena, entry_ref(entry32));
-  const std::uint32_t leaf = read<Leaf>(node.entries() + sizeof(Leaf) * node.interval_of(top >> 16 & 0xFF));
+  const std::uint32_t leaf = read<Leaf>(node.entry_of(top >> 16 & 0xFF, sizeof(Leaf)));
   if (__builtin_expect(leaf == view.deep, 0))
     return walk_narrow<Leaf>(view, entry_ref(entry32), address + 5, answer);
   return leaf == view.none ? answer : leaf;

@@ -1,10 +1,11 @@
 // What a longest-prefix-match reader follows, and the kernels that follow it.
 //
 // Both families are chains of nodes of 8 address bits. A node cuts its 256 slots into intervals and has one
-// entry for each. A large node finds a slot's interval in a map of interval starts: five words of 56 bits,
-// each with the number of starts before it in its top byte, so that one load and one population count answer.
-// A tiny node, of at most nine intervals, lists the starts in the bytes of one word instead. Nodes never
-// change once they are published, except for references to a child node.
+// entry for each. A large node finds a slot's entry in a map of interval starts: five words of 56 bits, each
+// with a number in its top byte, so that one load and one population count answer. The number is that of the
+// starts before the word, and of the entries that the map's own bytes would hold: entries are counted from
+// the node's begin. A tiny node, of at most nine intervals, lists the starts in the bytes of one word
+// instead. Nodes never change once they are published, except for references to a child node.
 //
 //   IPv4   root4[bits 0..16) -> large narrow node, bits 16..24 -> (rare) large narrow node, bits 24..32
 //   IPv6   root6[bits 0..16) -> page -> entry[bits 16..24) -> wide node 24..32 -> wide node 32..40

@@ -1,0 +1,176 @@
+// Look-ups in vectors of 64-bit lanes, an address a lane: a chunk of addresses goes through each step
+// together. Arithmetic is done in vectors, loads one by one. Nodes are not prefetched: that costs more than
+// it hides once enough loads are under way. Addresses are, since the loads between them keep the hardware
+// from doing it.
+//
+// Included by the kernel files with vectors behind what they define: vectors, and take_together4() for chunks
+// that need not be taken apart. Places are counted from the arena's begin: a node's in units, an entry's in
+// entries.
+
+// Vectors that take a step together: enough to hide the caches' latency, few enough to stay in the first one.
+constexpr std::size_t kChunk6 = 64;
+constexpr std::size_t kGroups4 = kChunk4 / kLanes;
+constexpr std::size_t kGroups6 = kChunk6 / kLanes;
+
+// Leaves in the lower halves; above, anything.
+template <typename Leaf>
+inline Vector leaves_of(Vector read) {
+  return sizeof(Leaf) == 4 ? read : both(read, splat(0xFFFF));
+}
+
+inline Vector unit_of(Vector entry) { return shift_down<33>(entry); }
+
+// The word of a large node's map that holds a slot: slot / kWordSlots.
+inline Vector word_of(Vector slot) { return high_products(slot, splat_word(65536 / kWordSlots + 1)); }
+
+// Where the word stands that tells the interval of a slot in the node that `entry` refers to.
+inline Vector marks_at(Vector entry, Vector word) {
+  const Vector unit = unit_of(entry);
+  return plus_where(is_large(entry), unit, word);
+}
+
+// Where a node begins, counted in entries.
+template <typename Entry>
+inline Vector begin_of(Vector entry) {
+  constexpr int kShift = sizeof(Entry) == 8 ? 0 : sizeof(Entry) == 4 ? 1 : 2;
+  return shift_up<kShift>(unit_of(entry));
+}
+
+template <typename Leaf>
+inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::size_t n,
+                  std::uint32_t missing) noexcept {
+  const Vector none = splat_half(view.none), deep_leaf = splat_half(view.deep);
+  std::size_t i = 0;
+  for (; i + kChunk4 <= n; i += kChunk4) {
+    if (take_together4<Leaf>(view, addresses + i, out + i, missing)) continue;
+    Vector slot[kGroups4], entry[kGroups4];
+    alignas(8 * kLanes) std::uint64_t at[kChunk4];
+    for (std::size_t g = 0; g < kGroups4; ++g) {
+      const std::uint32_t* const first = addresses + i + kLanes * g;
+      if (g % (16 / kLanes) == 0) ask_ahead(first);
+      const Vector address = addresses4(first);
+      slot[g] = both(shift_down<8>(address), splat(0xFF));
+      store(at + kLanes * g, shift_down<16>(address));
+    }
+    for (std::size_t g = 0; g < kGroups4; ++g) {
+      entry[g] = fetch<std::uint64_t>(view.root4, at + kLanes * g);
+      store(at + kLanes * g, plus(unit_of(entry[g]), word_of(slot[g])));
+    }
+    for (std::size_t g = 0; g < kGroups4; ++g) {
+      const Vector marks = fetch<std::uint64_t>(view.arena, at + kLanes * g);
+      const Vector spot =
+          minus_words(plus(low_products(word_of(slot[g]), splat_word(kWordSlots)), splat(63)), slot[g]);
+      store(at + kLanes * g, plus(begin_of<Leaf>(entry[g]), count_large(marks, spot)));
+    }
+    std::uint32_t deep[kGroups4];
+    std::uint32_t any_deep = 0;
+    for (std::size_t g = 0; g < kGroups4; ++g) {
+      const Vector leaf = leaves_of<Leaf>(fetch<Leaf>(view.arena, at + kLanes * g));
+      deep[g] = lanes_equal(leaf, deep_leaf);
+      any_deep |= deep[g];
+      store_answers(out + i + kLanes * g, better(leaf, none, better(entry[g], none, splat(missing))));
+    }
+    if (any_deep == 0) continue;
+    for (std::size_t g = 0; g < kGroups4; ++g) {
+      for (; deep[g] != 0; deep[g] &= deep[g] - 1) {
+        const std::size_t k = i + kLanes * g + static_cast<std::size_t>(__builtin_ctz(deep[g]) / 2);
+        loop4<Leaf>(view, addresses + k, out + k, 1, missing);
+      }
+    }
+  }
+  loop4<Leaf>(view, addresses + i, out + i, n - i, missing);
+}
+
+// Bytes 3 to 5 of an address are the slots of its three nodes. What a node's map is asked for is reckoned for
+// the three of them at once, in 16 bits each: the word's number above, and below how far the word is shifted
+// up for its marks behind the slot to drop out, and the count above them.
+constexpr std::uint64_t kSlotsApart = 0x8080'8005'8004'8003;
+inline Vector spots_of(Vector head) {
+  const Vector slots = bytes_of(head, byte_pattern(kSlotsApart));
+  const Vector by_word = low_products(word_of(slots), splat_word(256 + kWordSlots));
+  return minus_words(plus_words(by_word, splat_word(63)), slots);
+}
+template <int kNode>
+inline Vector word_at(Vector spots) {
+  return bytes_of(spots, byte_pattern(0x8080'8080'8080'8001 + 2 * kNode));
+}
+
+// Where the entry of an address stands in its node.
+template <int kNode, typename Entry>
+inline Vector place_in(Vector entry, Vector head, Vector spots, Vector marks) {
+  const Vector slots = bytes_of(head, byte_pattern((3 + kNode) * 0x0101'0101'0101'0101));
+  const Vector rest = bytes_of(spots, byte_pattern(0x8080'8080'8080'8000 + 2 * kNode));
+  return plus(begin_of<Entry>(entry), count<8 / sizeof(Entry)>(is_large(entry), marks, rest, slots));
+}
+
+template <typename Leaf>
+inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t* out, std::size_t n,
+                  std::uint32_t missing) noexcept {
+  const Vector none = splat_half(view.none), deep_leaf = splat_half(view.deep);
+  const std::uint64_t* const pages = view.pages;
+  const std::uint32_t* const root6 = view.root6;
+  const std::uint8_t* const arena = view.arena;
+  std::size_t i = 0;
+  for (; i + kChunk6 <= n; i += kChunk6) {
+    Vector head[kGroups6], spots[kGroups6], entry[kGroups6], answer[kGroups6];
+    alignas(8 * kLanes) std::uint64_t at[kChunk6];
+    // The roots are small enough to be found in the first cache: no need to go step by step.
+    for (std::size_t k = 0; k < kChunk6; k += 4) {
+      const std::uint8_t* const four = addresses + 16 * (i + k);
+      ask_ahead(four);
+#pragma GCC unroll 4
+      for (std::size_t q = 0; q < 4; ++q) {
+        const std::uint8_t* const address = four + 16 * q;
+        const std::uint32_t top = __builtin_bswap32(read<std::uint32_t>(address)) >> 16;
+        const std::size_t page = __atomic_load_n(root6 + top, __ATOMIC_ACQUIRE);
+        at[k + q] = read_entry(pages + (page << 8 | address[2]));
+      }
+    }
+    Vector any = splat(0);
+    for (std::size_t g = 0; g < kGroups6; ++g) {
+      head[g] = heads6(addresses + 16 * (i + kLanes * g));
+      spots[g] = spots_of(head[g]);
+      entry[g] = load(at + kLanes * g);
+      answer[g] = better(entry[g], none, splat(missing));
+      store(at + kLanes * g, marks_at(entry[g], word_at<0>(spots[g])));
+      any = either(any, entry[g]);
+    }
+    if (!any_above(any)) {
+      for (std::size_t g = 0; g < kGroups6; ++g) store_answers(out + i + kLanes * g, answer[g]);
+      continue;
+    }
+    const auto wide = [&]<int kNode>() {
+      for (std::size_t g = 0; g < kGroups6; ++g) {
+        const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
+        store(at + kLanes * g, place_in<kNode, std::uint64_t>(entry[g], head[g], spots[g], marks));
+      }
+      for (std::size_t g = 0; g < kGroups6; ++g) {
+        entry[g] = fetch<std::uint64_t>(arena, at + kLanes * g);
+        answer[g] = better(entry[g], none, answer[g]);
+        store(at + kLanes * g, marks_at(entry[g], word_at<kNode + 1>(spots[g])));
+      }
+    };
+    wide.template operator()<0>();
+    wide.template operator()<1>();
+    for (std::size_t g = 0; g < kGroups6; ++g) {
+      const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
+      store(at + kLanes * g, place_in<2, Leaf>(entry[g], head[g], spots[g], marks));
+    }
+    std::uint32_t deep[kGroups6];
+    std::uint32_t any_deep = 0;
+    for (std::size_t g = 0; g < kGroups6; ++g) {
+      const Vector leaf = leaves_of<Leaf>(fetch<Leaf>(arena, at + kLanes * g));
+      deep[g] = lanes_equal(leaf, deep_leaf);
+      any_deep |= deep[g];
+      store_answers(out + i + kLanes * g, better(leaf, none, answer[g]));
+    }
+    if (any_deep == 0) continue;
+    for (std::size_t g = 0; g < kGroups6; ++g) {
+      for (; deep[g] != 0; deep[g] &= deep[g] - 1) {
+        const std::size_t k = i + kLanes * g + static_cast<std::size_t>(__builtin_ctz(deep[g]) / 2);
+        loop6<Leaf>(view, addresses + 16 * k, out + k, 1, missing);
+      }
+    }
+  }
+  loop6<Leaf>(view, addresses + 16 * i, out + i, n - i, missing);
+}
