@@ -330,8 +330,8 @@ std::vector<Fib::Route> Fib::all_routes() const {
 
 std::size_t Fib::nbytes() const noexcept {
   return sizeof(Fib) + (work_->owns4 ? kRoots * 9 : 0) + (work_->owns6 ? kRoots * 4 : 0) +
-         page_capacity_ * 256 * 9 + page_book_.capacity() * sizeof(Page) + arena_->top() + short4_.nbytes() +
-         short6_.nbytes() + retired_.capacity() * sizeof(Retired);
+         page_capacity_ * 256 * 9 + page_book_.capacity() * sizeof(Page) + arena_->top() +
+         arena_->book_bytes() + short4_.nbytes() + short6_.nbytes() + retired_.capacity() * sizeof(Retired);
 }
 
 }  // namespace fastpath

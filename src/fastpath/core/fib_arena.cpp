@@ -10,7 +10,6 @@ namespace fastpath {
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
-constexpr std::size_t kLeastRest = 6;  // units; the smallest node
 
 }  // namespace
 
@@ -36,33 +35,69 @@ Arena::~Arena() {
 
 std::uint32_t Arena::allocate(std::size_t size) {
   const std::size_t units = (size + kUnit - 1) / kUnit;
-  if (heads_[units] != 0 && !marked_) return take(units, units);
-  // Otherwise the smallest free node that leaves a useful rest, but only where much is free.
-  const std::size_t least = units + kLeastRest;
-  if (free_bytes_ * 16 > top_ && !marked_) {
-    for (std::size_t word = least / 64; word < nonempty_.size(); ++word) {
-      std::uint64_t lists = nonempty_[word];
-      if (word == least / 64) lists &= ~std::uint64_t{0} << (least % 64);
-      if (lists != 0) return take(word * 64 + static_cast<std::size_t>(std::countr_zero(lists)), units);
-    }
+  for (std::size_t word = units / 64; word < nonempty_.size() && !marked_; ++word) {
+    std::uint64_t lists = nonempty_[word];
+    if (word == units / 64) lists &= ~std::uint64_t{0} << (units % 64);
+    if (lists == 0) continue;
+    const std::size_t unit = heads_[word * 64 + static_cast<std::size_t>(std::countr_zero(lists))];
+    const std::size_t held = size_at(unit);
+    unlink(unit, held);
+    mark_units(unit, units, false);
+    if (held != units) link(unit + units, held - units);
+    free_bytes_ -= units * kUnit;
+    return static_cast<std::uint32_t>(unit);
   }
   const std::size_t end = top_ + units * kUnit;
   if (end > reserved_) return 0;
-  // Kernels read leaves of 16 bits as 32.
+  // Kernels read leaves of any width as 64 bits.
   if (end + kUnit > committed_) commit(end + kUnit);
   const auto ref = static_cast<std::uint32_t>(top_ / kUnit);
   top_ = end;
   return ref;
 }
 
-// The head of one free list, cut to `units`.
-std::uint32_t Arena::take(std::size_t list, std::size_t units) {
-  const std::uint32_t ref = heads_[list];
-  heads_[list] = read<std::uint32_t>(base_ + std::size_t{ref} * kUnit);
-  if (heads_[list] == 0) nonempty_[list / 64] &= ~(std::uint64_t{1} << (list % 64));
-  free_bytes_ -= list * kUnit;
-  if (list != units) release(static_cast<std::uint32_t>(ref + units), (list - units) * kUnit);
-  return ref;
+void Arena::mark_units(std::size_t unit, std::size_t units, bool free) noexcept {
+  for (const std::size_t end = unit + units; unit < end;) {
+    const std::size_t some = std::min(64 - unit % 64, end - unit);
+    const std::uint64_t bits = (~std::uint64_t{0} >> (64 - some)) << (unit % 64);
+    std::uint64_t& word = free_units_[unit / 64];
+    word = free ? word | bits : word & ~bits;
+    unit += some;
+  }
+}
+
+// How many units a free piece has that begins here; and one that ends before `unit`.
+std::size_t Arena::size_at(std::size_t unit) const noexcept {
+  return is_free(unit + 1) ? read<std::uint32_t>(base_ + (unit + 1) * kUnit) : 1;
+}
+std::size_t Arena::size_before(std::size_t unit) const noexcept {
+  return is_free(unit - 2) ? read<std::uint32_t>(base_ + unit * kUnit - 4) : 1;
+}
+
+// Lists a free piece whose units are marked.
+void Arena::link(std::size_t unit, std::size_t units) noexcept {
+  if (units == 1) return;
+  const std::size_t list = std::min(units, kClasses - 1);
+  const std::uint32_t next = heads_[list];
+  write(base_ + unit * kUnit, Links{next, 0});
+  write(base_ + (unit + 1) * kUnit, static_cast<std::uint32_t>(units));
+  write(base_ + (unit + units) * kUnit - 4, static_cast<std::uint32_t>(units));
+  if (next != 0) write(base_ + std::size_t{next} * kUnit + 4, static_cast<std::uint32_t>(unit));
+  heads_[list] = static_cast<std::uint32_t>(unit);
+  nonempty_[list / 64] |= std::uint64_t{1} << (list % 64);
+}
+
+void Arena::unlink(std::size_t unit, std::size_t units) noexcept {
+  if (units == 1) return;
+  const std::size_t list = std::min(units, kClasses - 1);
+  const auto links = read<Links>(base_ + unit * kUnit);
+  if (links.next != 0) write(base_ + std::size_t{links.next} * kUnit + 4, links.previous);
+  if (links.previous != 0) {
+    write(base_ + std::size_t{links.previous} * kUnit, links.next);
+    return;
+  }
+  heads_[list] = links.next;
+  if (links.next == 0) nonempty_[list / 64] &= ~(std::uint64_t{1} << (list % 64));
 }
 
 // Ahead by an eighth, so that a growing table asks seldom; in huge pages once it is large enough.
@@ -78,11 +113,26 @@ void Arena::commit(std::size_t end) {
 }
 
 void Arena::release(std::uint32_t ref, std::size_t size) {
-  const std::size_t units = (size + kUnit - 1) / kUnit;
-  write(base_ + std::size_t{ref} * kUnit, heads_[units]);
-  heads_[units] = ref;
-  nonempty_[units / 64] |= std::uint64_t{1} << (units % 64);
+  std::size_t unit = ref;
+  std::size_t units = (size + kUnit - 1) / kUnit;
   free_bytes_ += units * kUnit;
+  if (free_units_.size() * 64 < unit + units) {
+    free_units_.reserve(committed_ / kUnit / 64);  // no more than that
+    free_units_.resize(committed_ / kUnit / 64);
+  }
+  mark_units(unit, units, true);
+  if (is_free(unit + units)) {
+    const std::size_t next = size_at(unit + units);
+    unlink(unit + units, next);
+    units += next;
+  }
+  if (is_free(unit - 1)) {
+    const std::size_t previous = size_before(unit);
+    unit -= previous;
+    unlink(unit, previous);
+    units += previous;
+  }
+  link(unit, units);
 }
 
 std::size_t ShortRib::slot_of(std::uint32_t key) const noexcept {

@@ -44,6 +44,7 @@ using fib::kHiddenBytes;
 using fib::marks_up_to;
 using fib::Node;
 using fib::node_at;
+using fib::ones;
 using fib::read;
 using fib::Tail;
 using fib::tail_of;

@@ -24,7 +24,7 @@ using Marks = std::array<std::uint64_t, 4>;  // one bit a slot
 
 std::size_t count(const Marks& marks) {
   std::size_t sum = 0;
-  for (const std::uint64_t word : marks) sum += static_cast<std::size_t>(std::popcount(word));
+  for (const std::uint64_t word : marks) sum += ones(word);
   return sum;
 }
 
@@ -48,8 +48,39 @@ void write_map(std::uint8_t* map, const Marks& marks, std::size_t bytes) {
     if (first % 64 != 0 && first / 64 != 3) word |= marks[first / 64 + 1] << (64 - first % 64);
     word &= (std::uint64_t{1} << kWordSlots) - 1;
     write(map + 8 * w, before << 56 | word);
-    before += static_cast<std::uint64_t>(std::popcount(word));
+    before += ones(word);
   }
+}
+
+// Writes what tells a slot's interval, from the starts of all intervals.
+void write_starts(std::uint8_t* p, bool tiny, Marks marks, std::size_t bytes) {
+  marks[0] &= ~std::uint64_t{1};
+  if (!tiny) {
+    write_map(p, marks, bytes);
+    return;
+  }
+  // Each start but the first, less one; 255 is above every slot.
+  std::memset(p, 0xFF, 8);
+  for_each_mark(marks, [&](unsigned s) { *p++ = static_cast<std::uint8_t>(s - 1); });
+}
+
+// The starts of a node's intervals.
+Marks starts_of(Node node) {
+  Marks marks{1};
+  if (node.tiny) {
+    for (std::size_t i = 0; i < 8 && node.begin[i] != 255; ++i) {
+      const unsigned start = node.begin[i] + 1u;
+      marks[start / 64] |= std::uint64_t{1} << (start % 64);
+    }
+    return marks;
+  }
+  for (unsigned w = 0; w < kWords; ++w) {
+    const unsigned first = kWordSlots * w;
+    const std::uint64_t word = read<std::uint64_t>(node.begin + 8 * w) << 8 >> 8;
+    marks[first / 64] |= word << (first % 64);
+    if (first % 64 != 0 && first / 64 != 3) marks[first / 64 + 1] |= word >> (64 - first % 64);
+  }
+  return marks;
 }
 
 // Calls f(interval, first slot, slot behind the last).
@@ -151,18 +182,7 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
   const std::uint32_t unit = allocate(hidden_at + kHiddenBytes * slots.hidden_count);
   std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
 
-  if (tiny) {
-    // Each start but the first, less one; 255 is above every slot.
-    std::memset(p, 0xFF, 8);
-    std::uint8_t* start = p;
-    for_each_mark(marks, [&](unsigned s) {
-      if (s != 0) *start++ = static_cast<std::uint8_t>(s - 1);
-    });
-  } else {
-    Marks map = marks;
-    map[0] &= ~std::uint64_t{1};
-    write_map(p, map, bytes);
-  }
+  write_starts(p, tiny, marks, bytes);
   std::uint8_t* entry = p + (tiny ? 8 : 8 * kWords);
   std::uint8_t* const codes = p + codes_at;
   std::memset(codes, 0, code_bytes);
@@ -266,6 +286,162 @@ std::uint32_t Fib::with_child(int family, unsigned level, std::uint32_t ref, uns
   return encode(family, level, slots);
 }
 
+// A copy of a node with one prefix more (`value`) or less (nullptr): as Slots would make it, but interval by
+// interval. 0 where that is not enough: in nodes that list children, for prefixes that are not or would not
+// be visible, for the last one of a node.
+std::uint32_t Fib::splice(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
+                          const std::uint32_t* value) {
+  if (ref == 0) return 0;
+  const Node old = node_at(arena_->base(), ref);
+  const std::size_t bytes = entry_bytes(family, level);
+  const Tail tail = tail_of(old, bytes);
+  if (tail.children != nullptr) return 0;
+  const std::size_t n = tail.intervals;
+  std::uint8_t codes[260];
+  for (std::size_t i = 0; i < (n + 1) / 2; ++i) {
+    codes[2 * i] = tail.codes[i] & 0xF;
+    codes[2 * i + 1] = tail.codes[i] >> 4;
+  }
+  const auto leaf_at = [&](std::size_t interval) -> std::uint32_t {
+    const std::uint8_t* const entry = old.entries() + bytes * interval;
+    return bytes == 2 ? read<std::uint16_t>(entry) : read<std::uint32_t>(entry);
+  };
+  const auto has_child = [&](std::size_t interval) {
+    return bytes == 8 && read<std::uint32_t>(old.entries() + 8 * interval + kEntryRef) != 0;
+  };
+  // The first interval of a prefix that is seen with its own code, or n.
+  const auto seen = [&](unsigned first, unsigned c) {
+    std::size_t at = old.interval_of(base_of(first, c));
+    const std::size_t last = old.interval_of(base_of(first, c) + span_of(c) - 1);
+    while (at <= last && codes[at] != c) ++at;
+    return at <= last ? at : n;
+  };
+  const unsigned end = base + span_of(code);
+  const std::size_t first = old.interval_of(base);
+  const std::size_t last = old.interval_of(end - 1);
+  Marks marks = starts_of(old);
+  const auto mark_of = [&](unsigned slot) -> bool { return (marks[slot / 64] >> (slot % 64) & 1) != 0; };
+  const auto flip = [&](unsigned slot) { marks[slot / 64] ^= std::uint64_t{1} << (slot % 64); };
+
+  // What is taken from the old node: intervals up to `head`, those of the prefix from `from` on, and those
+  // from `rest` on. Of the prefix, the ones with code `was` change to `is` and `leaf`.
+  unsigned was = code;
+  unsigned is = code;
+  std::uint32_t leaf = 0;
+  std::size_t head = first;
+  std::size_t from = first;
+  std::size_t rest = last + 1;
+  std::size_t hide = 0;           // one more is hidden
+  std::size_t unhide = SIZE_MAX;  // one less, which
+  std::uint32_t hidden_leaf = 0;
+  if (value != nullptr) {
+    std::size_t gap = first;
+    while (gap <= last && codes[gap] >= code) ++gap;
+    if (gap > last) return 0;
+    was = codes[gap];
+    leaf = *value;
+    hidden_leaf = leaf_at(gap);
+    if (!mark_of(base)) {
+      head = first + 1;
+      flip(base);
+    }
+    if (end < 256 && !mark_of(end)) {
+      rest = last;
+      flip(end);
+    }
+    if (was != 0) {
+      // Does the prefix that gave way stay visible before or behind?
+      const unsigned other = base_of(base, was);
+      std::size_t at = old.interval_of(other);
+      const std::size_t stop = old.interval_of(other + span_of(was) - 1);
+      bool visible = false;
+      for (; at <= stop && !visible; ++at) visible = codes[at] == was && (at < head || at >= rest);
+      hide = visible ? 0 : 1;
+    }
+    if (tail.hidden_count + hide > 255) return 0;
+  } else {
+    if (seen(base, code) == n) return 0;
+    is = code - 1;
+    leaf = work_->view.none;
+    for (; is > 0; --is) {
+      const std::size_t at = seen(base, is);
+      if (at != n) {
+        leaf = leaf_at(at);
+        break;
+      }
+      for (std::size_t i = 0; i < tail.hidden_count && unhide == SIZE_MAX; ++i) {
+        const std::uint8_t* const h = tail.hidden + kHiddenBytes * i;
+        if (h[0] == base_of(base, is) && h[1] == is) unhide = i;
+      }
+      if (unhide != SIZE_MAX) {
+        leaf = read<std::uint32_t>(tail.hidden + kHiddenBytes * unhide + 2);
+        break;
+      }
+    }
+    // What has become the same as its neighbour joins it, unless a prefix begins there or one has a child.
+    const auto same = [&](std::size_t inside, std::size_t outside) {
+      return codes[inside] == code && codes[outside] == is && !has_child(inside) && !has_child(outside);
+    };
+    if (base != 0 && is < kFirstCode[base] && same(first, first - 1)) {
+      from = first + 1;
+      flip(base);
+    }
+    if (end != 256 && is < kFirstCode[end] && same(last, last + 1)) {
+      rest = last + 2;
+      flip(end);
+    }
+  }
+
+  const std::size_t intervals = head + (last + 1 - from) + (n - rest);
+  if (intervals == 1 && value == nullptr) return 0;
+  const bool tiny = family == 6 && intervals <= fib::kTinyIntervals;
+  const std::size_t code_bytes = (intervals + 1) / 2;
+  const std::size_t codes_at = (tiny ? 8 : 8 * kWords) + bytes * intervals;
+  const std::size_t hidden_at = codes_at + code_bytes + 2;
+  const std::size_t hidden_count = tail.hidden_count + hide - (unhide != SIZE_MAX ? 1 : 0);
+  replace(family, level, ref);
+  const std::uint32_t unit = allocate(hidden_at + kHiddenBytes * hidden_count);
+  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
+  write_starts(p, tiny, marks, bytes);
+  std::uint8_t* const entries = p + (tiny ? 8 : 8 * kWords);
+  std::uint8_t made[260] = {};
+  const auto take = [&](std::size_t to, std::size_t begin, std::size_t count) {
+    std::memcpy(entries + bytes * to, old.entries() + bytes * begin, bytes * count);
+    std::memcpy(made + to, codes + begin, count);
+  };
+  take(0, 0, head);
+  take(head, from, last + 1 - from);
+  take(head + (last + 1 - from), rest, n - rest);
+  for (std::size_t i = head; i < head + (last + 1 - from); ++i) {
+    if (made[i] != was) continue;
+    made[i] = static_cast<std::uint8_t>(is);
+    if (bytes == 2) {
+      write(entries + 2 * i, static_cast<std::uint16_t>(leaf));
+    } else {
+      write(entries + bytes * i, leaf);
+    }
+  }
+  std::uint8_t* const packed = p + codes_at;
+  for (std::size_t i = 0; i < code_bytes; ++i) {
+    packed[i] = static_cast<std::uint8_t>(made[2 * i] | made[2 * i + 1] << 4);
+  }
+  packed[code_bytes] = static_cast<std::uint8_t>(hidden_count);
+  packed[code_bytes + 1] = 0;
+  std::memcpy(p + hidden_at, tail.hidden,
+              kHiddenBytes * std::min<std::size_t>(tail.hidden_count, hidden_count));
+  if (unhide < hidden_count) {  // the last one takes its place
+    std::memcpy(p + hidden_at + kHiddenBytes * unhide, tail.hidden + kHiddenBytes * hidden_count,
+                kHiddenBytes);
+  }
+  if (hide != 0) {
+    std::uint8_t* const h = p + hidden_at + kHiddenBytes * tail.hidden_count;
+    h[0] = static_cast<std::uint8_t>(base_of(base, was));
+    h[1] = static_cast<std::uint8_t>(was);
+    write(h + 2, hidden_leaf);
+  }
+  return make_ref(unit, tiny);
+}
+
 std::uint32_t Fib::put(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
                        unsigned length, std::uint32_t value, bool& added) {
   const unsigned slot = address[level / 8];
@@ -275,6 +451,10 @@ std::uint32_t Fib::put(int family, unsigned level, std::uint32_t ref, const std:
     return fresh == child ? ref : with_child(family, level, ref, slot, fresh);
   }
   if (const std::uint32_t fresh = with_value(family, level, ref, slot, length - level, value)) return fresh;
+  if (const std::uint32_t fresh = splice(family, level, ref, slot, length - level, &value)) {
+    added = true;
+    return fresh;
+  }
   Slots slots;
   decode(family, level, ref, slots);
   added = slots.insert(slot, length - level, value);
@@ -318,6 +498,10 @@ std::uint32_t Fib::remove(int family, unsigned level, std::uint32_t ref, const s
     const std::uint32_t child = child_of(family, level, ref, slot);
     const std::uint32_t fresh = remove(family, level + 8, child, address, length, removed);
     return fresh == child ? ref : with_child(family, level, ref, slot, fresh);
+  }
+  if (const std::uint32_t fresh = splice(family, level, ref, slot, length - level, nullptr)) {
+    removed = true;
+    return fresh;
   }
   Slots slots;
   decode(family, level, ref, slots);

@@ -8,13 +8,24 @@ inline T read(const std::uint8_t* p) noexcept {
   return value;
 }
 
+// How many bits are set. Where the platform's baseline has no instruction for it, compilers call a function.
+inline std::size_t ones(std::uint64_t word) noexcept {
+#if defined(__x86_64__) && !defined(__POPCNT__)
+  word -= word >> 1 & 0x5555555555555555ull;
+  word = (word & 0x3333333333333333ull) + (word >> 2 & 0x3333333333333333ull);
+  return ((word + (word >> 4)) & 0x0F0F0F0F0F0F0F0Full) * 0x0101010101010101ull >> 56;
+#else
+  return static_cast<std::size_t>(__builtin_popcountll(word));
+#endif
+}
+
 // How many marks a map of kWords words has up to and including `slot`, and as many more as the entries that
 // would fit into the map: the place of the slot's entry, counted in entries from the map's begin.
 inline std::size_t marks_up_to(const std::uint8_t* map, unsigned slot) noexcept {
   const unsigned word = slot * 293 >> 14;  // slot / kWordSlots
   const std::uint64_t marks = read<std::uint64_t>(map + 8 * word);
   const std::uint64_t below = marks & ~(~std::uint64_t{1} << (slot - kWordSlots * word));
-  return static_cast<std::size_t>(__builtin_popcountll(below)) + (marks >> 56);
+  return ones(below) + (marks >> 56);
 }
 
 // How many of the eight bytes of `starts` are below `slot`.
@@ -24,14 +35,14 @@ inline std::size_t starts_below(std::uint64_t starts, unsigned slot) noexcept {
                                      _mm_cvtsi64_si128(static_cast<long long>(starts)));
   const unsigned not_below =
       static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(rest, _mm_setzero_si128()))) & 0xFF;
-  return 8 - static_cast<std::size_t>(__builtin_popcount(not_below));
+  return 8 - ones(not_below);
 #else
   // Eight comparisons at once: the top bit of each byte of `below` is set where starts < slot.
   constexpr std::uint64_t kTop = 0x8080808080808080ull;
   const std::uint64_t slots = slot * 0x0101010101010101ull;
   const std::uint64_t not_below = (starts | kTop) - (slots & ~kTop);
   const std::uint64_t below = ((~starts & slots) | (~(starts ^ slots) & ~not_below)) & kTop;
-  return static_cast<std::size_t>(__builtin_popcountll(below));
+  return ones(below);
 #endif
 }
 

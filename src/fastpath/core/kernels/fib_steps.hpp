@@ -48,7 +48,7 @@ inline std::size_t place_in(const View& view, std::uint32_t ref, unsigned slot,
   const unsigned word = slot * 293 >> 14;
   const auto marks = read<std::uint64_t>(node + either<std::size_t>(tiny, 0, 8 * word));
   const std::uint64_t below = marks & ~(~std::uint64_t{1} << ((slot - kWordSlots * word) & 63));
-  const std::size_t large = static_cast<std::size_t>(__builtin_popcountll(below)) + (marks >> 56);
+  const std::size_t large = ones(below) + (marks >> 56);
   const std::size_t small = starts_below(marks, slot);
   return ref_unit(ref) * kUnit + either(tiny, 8 + entry_bytes * small, entry_bytes * large);
 }

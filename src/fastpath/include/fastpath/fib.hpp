@@ -29,8 +29,10 @@ namespace fib {
 template <typename T>
 using Shared = std::shared_ptr<T[]>;
 
-// Where nodes live: a reserved range of addresses, of which only the used part costs memory. Freed nodes are
-// kept in lists by size.
+// Where nodes live: a reserved range of addresses, of which only the used part costs memory. What is freed
+// grows together with free neighbours and is listed by size; the smallest piece that is large enough is taken
+// first. A free piece has its size in its second unit and, again, at its end, so that its neighbours find it;
+// which units are free is kept apart. A single free unit only waits for a neighbour.
 class Arena {
  public:
   explicit Arena(std::size_t reserve);
@@ -48,6 +50,7 @@ class Arena {
   std::size_t top() const noexcept { return top_; }
   std::size_t reserved() const noexcept { return reserved_; }
   std::size_t free_bytes() const noexcept { return free_bytes_; }
+  std::size_t book_bytes() const noexcept { return free_units_.capacity() * 8; }
 
   // Tables besides the writer's that read these nodes. While there are any, nodes must stay as they are.
   std::atomic<int> pins{0};
@@ -63,9 +66,20 @@ class Arena {
   void keep() noexcept { marked_ = false; }
 
  private:
-  static constexpr std::size_t kClasses = 1024;  // sizes in units; larger than any node
+  static constexpr std::size_t kClasses = 1024;  // sizes in units; the last one, of all that are larger too
 
-  std::uint32_t take(std::size_t list, std::size_t units);
+  struct Links {
+    std::uint32_t next;
+    std::uint32_t previous;
+  };
+  bool is_free(std::size_t unit) const noexcept {
+    return unit / 64 < free_units_.size() && (free_units_[unit / 64] >> (unit % 64) & 1) != 0;
+  }
+  void mark_units(std::size_t unit, std::size_t units, bool free) noexcept;
+  std::size_t size_at(std::size_t unit) const noexcept;
+  std::size_t size_before(std::size_t unit) const noexcept;
+  void link(std::size_t unit, std::size_t units) noexcept;
+  void unlink(std::size_t unit, std::size_t units) noexcept;
   void commit(std::size_t end);
 
   std::uint8_t* mapping_ = nullptr;
@@ -80,6 +94,7 @@ class Arena {
   std::shared_ptr<void> keeps_;
   std::array<std::uint32_t, kClasses> heads_{};
   std::array<std::uint64_t, kClasses / 64> nonempty_{};
+  std::vector<std::uint64_t> free_units_;  // a bit each; as far as units were freed
 };
 
 // Exact values of the few prefixes that are not kept in nodes. A key is the prefix's bits after a leading 1.
@@ -296,6 +311,8 @@ class Fib {
   std::uint32_t with_child(int family, unsigned level, std::uint32_t ref, unsigned slot, std::uint32_t child);
   std::uint32_t with_value(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
                            std::uint32_t value);
+  std::uint32_t splice(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
+                       const std::uint32_t* value);
   std::uint32_t put(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
                     unsigned length, std::uint32_t value, bool& added);
   std::uint32_t remove(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
