@@ -42,10 +42,6 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
   }
 }
 
-inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
-  return table.same(record, key);
-}
-
 #include "exact_steps.hpp"
 
 #include "exact_find.hpp"

@@ -1,19 +1,13 @@
 // Batch look-ups of the exact tables. Included inside the target region and the anonymous namespace of each
 // instruction set, after it has defined
-//   template <typename Key, typename Value> std::uint32_t match(const Bucket<Key, Value>& line, const Key&
-//   key)
-//     the slots that hold the key, valid or not;
-//   template <typename Key> struct Hasher, made of a seed: void operator()(const Key* keys, uint64_t* hashes)
-//     hash_key() of kRow keys, both aligned to 64 bytes;
-//   void aim(const uint64_t* hashes, uint64_t buckets, uint64_t from, uint64_t lines, uint64_t nothing,
-//            uint64_t* addresses)
-//     the addresses of the home buckets of kRow hashes, `nothing` for homes below `from`;
-//   uint64_t nonzero_bytes(const uint8_t* bytes), uint64_t any_bits(const uint32_t* words, uint32_t bits)
-//     one bit for each of kGroup;
-//   template <typename Value> void deliver(Value* out, const Value* values, uint64_t hit, size_t count,
-//                                          Value missing)
-//     values where `hit` says so, else `missing`;
-//   bool same_record(const WideTable& table, const uint8_t* record, const uint8_t* key).
+// - match(line, key): the slots of a Bucket that hold the key, valid or not;
+// - Hasher<Key>, made of a seed, called with keys and hashes: hash_key() of kRow keys; both are aligned to 64
+//   bytes;
+// - aim(hashes, buckets, from, lines, nothing, addresses): of kRow hashes the addresses of the home buckets,
+//   `nothing` for homes below `from`;
+// - nonzero_bytes(bytes) and any_bits(words, bits): one bit for each of kGroup;
+// - deliver(out, values, hit, count, missing): values where `hit` says so, else `missing`;
+// - same_record(table, record, key).
 //
 // A pipeline: while one key is looked for in its line, the lines of the next ones are on their way, and
 // sending for a line and looking at one take turns, so that neither memory nor the processor waits for the
@@ -23,16 +17,11 @@ constexpr std::size_t kRow = 8;     // keys that are hashed together
 constexpr std::size_t kGroup = 64;  // keys whose other buckets are visited together
 constexpr std::size_t kAhead = 64;  // keys between sending for a line and looking at it
 
-// Into the second level of the cache, which waits for about twice as many lines at once as the first one
-// does.
+// Into the second level of the cache: it waits for about twice as many lines at once as the first one.
 inline void send_for(const void* line) { __builtin_prefetch(line, 0, 2); }
 
-// Whether the word is not zero, as arithmetic: the compiler makes a branch of `word != 0 && ...`, which here
-// would be wrong as often as keys are away from home.
-inline std::uint32_t nonzero(std::uint32_t word) { return (word | (0u - word)) >> 31; }
-
 // A line without entries, for those who need not look.
-alignas(64) inline constexpr std::uint8_t kNothing[64] = {};
+alignas(64) constexpr std::uint8_t kNothing[64] = {};
 
 template <typename Index>
 struct alignas(64) Group {
@@ -71,11 +60,10 @@ inline std::uint32_t look(const Bucket<Key, Value>& line, const Key& key, Value*
 
 // Looks for n keys in one array: those whose homes are below `from` are not in it. A Batch says what is
 // asked:
-//   stage(begin, count, keys, hashes): fill in up to kRow keys of the index, zero the others, and kRow
-//   hashes. send(group): a group has been looked for. Its `hit` and `value` are right if its `changed` has
-//   none of
-//     kMeaning, else nothing is known.
-//   answer(group): the same, when the next group has been looked for too.
+// - stage(begin, count, keys, hashes): gives up to kRow keys of the index, zero after those, and kRow hashes;
+// - send(group): a group has been looked for. Its `hit` and `value` are right if its `changed` has none of
+//   kMeaning, else nothing is known;
+// - answer(group): the same, when the next group has been looked for too.
 template <typename Batch>
 __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index::Generation& generation,
                                        std::uint64_t from, std::size_t n) {

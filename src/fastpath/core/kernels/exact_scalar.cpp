@@ -16,10 +16,6 @@ inline std::uint32_t match(const Bucket<Key, Value>& line, const Key& key) {
   return line.match(key);
 }
 
-inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
-  return table.same(record, key);
-}
-
 #include "exact_steps.hpp"
 
 #include "exact_find.hpp"

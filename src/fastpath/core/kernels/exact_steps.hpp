@@ -41,3 +41,7 @@ inline void deliver(Value* out, const Value* values, std::uint64_t hit, std::siz
     out[i] = missing ^ ((values[i] ^ missing) & (Value{0} - (hit >> i & 1)));
   }
 }
+
+inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
+  return table.same(record, key);
+}
