@@ -173,7 +173,7 @@ struct InlineBatch {
   const Hasher<Key> hasher{seed};
   const std::uint8_t* keys = nullptr;
   Value* values = nullptr;
-  std::uint64_t hits[kBlock / kGroup] = {};
+  std::uint64_t* hits = nullptr;  // one bit a key
 
   bool find(std::size_t i, Value* value) const {
     const Key key = load_key<Key>(keys + i * size, size);
@@ -216,8 +216,8 @@ struct WideBatch {
   const Value missing;
   const std::uint8_t* keys = nullptr;
   Value* values = nullptr;
-  std::uint64_t hits[kBlock / kGroup] = {};
-  const std::uint8_t* records[kGroup] = {};  // of the group whose records are on their way
+  std::uint64_t* hits = nullptr;           // one bit a key
+  const std::uint8_t** records = nullptr;  // of the group whose records are on their way
 
   bool find(std::size_t i, Value* value) const { return table.find(keys + i * size, value); }
   void stage(std::size_t begin, std::size_t count, Key* key, std::uint64_t* hashes) const {
@@ -279,8 +279,9 @@ void find_block(Batch& batch, const std::uint8_t* keys, std::size_t n, typename 
     std::uint8_t left[kPart * ExactTable::kMaxKeySize];
     Value found[kPart];
     std::uint16_t place[kPart];
-    std::uint64_t hits[kBlock / kGroup];
-    std::memcpy(hits, batch.hits, sizeof hits);
+    std::uint64_t* const hits = batch.hits;
+    std::uint64_t part_hits[kPart / kGroup];
+    batch.hits = part_hits;
     for (std::size_t begin = 0; begin < n; begin += kPart) {
       std::size_t count = 0;
       for (std::size_t i = begin; i < std::min(begin + kPart, n); ++i) {
@@ -293,10 +294,10 @@ void find_block(Batch& batch, const std::uint8_t* keys, std::size_t n, typename 
       find_in(batch, *state.current, 0, count);
       for (std::size_t i = 0; i < count; ++i) {
         values[place[i]] = found[i];
-        hits[place[i] / kGroup] |= (batch.hits[i / kGroup] >> i % kGroup & 1) << place[i] % kGroup;
+        hits[place[i] / kGroup] |= (part_hits[i / kGroup] >> i % kGroup & 1) << place[i] % kGroup;
       }
     }
-    std::memcpy(batch.hits, hits, sizeof hits);
+    batch.hits = hits;
     batch.keys = keys;
     batch.values = values;
   }
@@ -319,12 +320,14 @@ void find_block(Batch& batch, const std::uint8_t* keys, std::size_t n, typename 
 template <typename Batch>
 std::size_t find_blocks(Batch& batch, const std::uint8_t* keys, std::size_t n, typename Batch::Value* values,
                         std::uint8_t* hit_flags) {
+  std::uint64_t block_hits[kBlock / kGroup];
+  batch.hits = block_hits;
   std::size_t hits = 0;
   for (std::size_t begin = 0; begin < n; begin += kBlock) {
     const std::size_t count = std::min(kBlock, n - begin);
     find_block(batch, keys + begin * batch.size, count, values + begin);
     for (std::size_t i = 0; i < count; i += kGroup) {
-      const std::uint64_t word = batch.hits[i / kGroup];
+      const std::uint64_t word = block_hits[i / kGroup];
       hits += static_cast<std::size_t>(std::popcount(word));
       if (hit_flags == nullptr) continue;
       const std::size_t end = std::min(kGroup, count - i);
@@ -344,6 +347,8 @@ std::size_t find_inline(const Index& index, std::uint64_t seed, const std::uint8
 
 std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::size_t n, std::uint32_t* values,
                       std::uint32_t missing, std::uint8_t* hit_flags) {
+  const std::uint8_t* records[kGroup];
   WideBatch batch{.table = table, .index = table.index(), .size = table.key_size(), .missing = missing};
+  batch.records = records;
   return find_blocks(batch, keys, n, values, hit_flags);
 }
