@@ -542,12 +542,18 @@ class FlowTable {
       late.count = 0;
     };
 
+    constexpr std::size_t kKeysAhead = 8;  // in groups
     const bool plain = kSize != 0 && !options_.counts && options_.absolute_ms == kForever;
     const std::size_t groups = (n + kGroup - 1) / kGroup;
     const auto count_of = [n](std::size_t group) { return std::min(kGroup, n - group * kGroup); };
     for (std::size_t step = 0; step < groups + 3; ++step) {
       if (step < groups) {
         const std::uint8_t* from = key_at(step * kGroup);
+        // Beside so many random lines the processor does not send for the keys soon enough by itself.
+        if (step + kKeysAhead < groups) {
+          const std::uint8_t* ahead = key_at((step + kKeysAhead) * kGroup);
+          for (std::size_t byte = 0; byte < kGroup * key_size<kSize>(); byte += 64) fetch_ahead(ahead + byte);
+        }
         if (kSize == 16 && kernel_.hash16 != nullptr && count_of(step) == kGroup) {
           kernel_.hash16(index_, from, ring[step % 4]);
         } else {
