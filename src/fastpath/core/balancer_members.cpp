@@ -343,8 +343,9 @@ std::vector<bool> Balancer::subset() const {
 }
 
 // The table from before slow start, of those of `members` who had a weight then.
-std::unique_ptr<Table> Balancer::build_outset(std::vector<Member> members, const Tier* before) const {
-  if (!is_hash_policy(options_.table.policy)) return nullptr;
+std::unique_ptr<Table> Balancer::build_outset(const std::vector<Member>& now, const Tier* before) const {
+  if (!is_hash_policy(options_.table.policy) || ramping_.empty()) return nullptr;
+  std::vector<Member> members = now;
   bool warming = false;
   for (Member& member : members) {
     if ((flags(member.id) & kRamping) == 0) continue;
@@ -386,6 +387,7 @@ void Balancer::rebuild() {
     tier->rank = g->tiers.empty() ? 0 : g->tiers.back()->rank + (g->tiers.back()->priority != place.first);
     tier->remote = place.second;
     std::vector<Member> members;
+    members.reserve(group.size());
     for (const auto& [order, id] : group) {
       members.push_back({id, weight(id), entries_[id].hash, keys_.empty() ? std::string_view() : keys_[id]});
     }

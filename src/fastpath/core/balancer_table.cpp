@@ -414,6 +414,7 @@ std::vector<std::uint32_t> maglev_fill(const std::vector<std::uint64_t>& offsets
 Table build_table(const std::vector<Member>& all, const TableOptions& options, const Table* before) {
   Table table;
   std::vector<Member> members;
+  members.reserve(all.size());
   for (const Member& member : all) {
     if (member.weight > 0.0) members.push_back(member);
   }

@@ -416,7 +416,7 @@ class Balancer {
   void reset(Id id);
   void start_ramp(Id id, double outset, double now);
   std::vector<bool> subset() const;
-  std::unique_ptr<Table> build_outset(std::vector<Member> members, const Tier* before) const;
+  std::unique_ptr<Table> build_outset(const std::vector<Member>& now, const Tier* before) const;
 
   Options options_;
   std::atomic<std::uint64_t> position_{0};

@@ -38,7 +38,7 @@ class Keys {
   }
   // Gives back what edits have left over, if that is much.
   void tidy() {
-    if (4 * (text_.capacity() - text_.size() + unused_) <= text_.size()) return;
+    if (4 * (text_.capacity() - text_.size() + unused_) <= text_.size() + 256) return;
     std::string text;
     text.reserve(text_.size() - unused_);
     for (Place& place : places_) {
