@@ -129,6 +129,27 @@ void check_moves(std::mt19937& random) {
   CHECK(moves <= 40 / 2);
 }
 
+// Prefixes that go and come back: what one node leaves free, others must find, or the nodes would move.
+void check_churn(std::mt19937& random) {
+  Fib fib;
+  std::vector<Route> routes(120000);
+  for (Route& route : routes) {
+    const auto length = static_cast<std::uint8_t>(18 + random() % 7);
+    route = {{10}, 1, length, 4};
+    for (int i = 0; i < 3; ++i) route.address[i + 1] = static_cast<std::uint8_t>(random());
+    fastpath::mask_host_bits(route.address, 32, route.length);
+  }
+  fib.insert_many(routes);
+  const std::uint8_t* const arena = fib.view().arena;
+  for (int i = 0; i < 150000; ++i) {
+    const Route& route = routes[random() % routes.size()];
+    if (fib.erase(4, route.address, route.length))
+      fib.insert(4, route.address, route.length, 1 + static_cast<std::uint32_t>(random() % 60000));
+    if (i % 32 == 0) fib.collect();
+  }
+  CHECK(fib.view().arena == arena);
+}
+
 }  // namespace
 
 int main() {
@@ -177,5 +198,6 @@ int main() {
     check_all(fib, {}, random);
   }
   check_moves(random);
+  check_churn(random);
   return 0;
 }
