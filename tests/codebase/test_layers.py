@@ -14,7 +14,7 @@ PACKAGE = ROOT / "python" / "fastpath"
 
 # A module may import modules of its own room and of rooms to the left of it.
 ORDER = [
-    {"_version", "errors", "types", "data", "addresses", "hashing", "build", "namespaces"},
+    {"_version", "errors", "types", "data", "addresses", "hashing", "build", "forking", "namespaces"},
     {"tables", "keys", "packets"},
     {"balance"},
     {"registry"},

@@ -15,6 +15,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
+import fastpath.forking  # noqa: F401 - its locks come after ours, as a listener's do
 from fastpath.errors import NotSupported, StoreError
 from fastpath.registry.deadlines import Deadlines
 from fastpath.registry.store import Store

@@ -1,0 +1,89 @@
+"""Forks beside writers: no child finds a lock that nobody will ever release."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+
+def run(program: str) -> None:
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=120)
+
+
+def test_a_fork_waits_for_writers() -> None:
+    run("""
+        import os, signal, threading, time
+        from fastpath import forking
+
+        class Table:
+            __hash__ = None
+
+            def __init__(self):
+                self.lock, self.whole = threading.RLock(), True
+                forking.protect(self)
+
+            def _lock_for_fork(self):
+                self.lock.acquire()
+
+            def _unlock_after_fork(self):
+                self.lock.release()
+
+            def write(self):
+                with self.lock:
+                    self.whole = False
+                    Table()  # another one, within an edit
+                    time.sleep(0.001)
+                    self.whole = True
+
+        tables, stop = [Table() for _ in range(3)], threading.Event()
+
+        def work(table):
+            while not stop.is_set():
+                table.write()
+
+        threads = [threading.Thread(target=work, args=(table,)) for table in tables]
+        for thread in threads:
+            thread.start()
+        statuses = []
+
+        def fork():
+            for _ in range(20):
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(5)
+                    whole = all(table.whole for table in tables)
+                    for table in tables:
+                        table.write()
+                    forking.protect(Table())
+                    os._exit(0 if whole else 1)
+                statuses.append(os.waitpid(pid, 0)[1])
+
+        forkers = [threading.Thread(target=fork) for _ in range(3)]
+        for thread in forkers:
+            thread.start()
+        for thread in forkers:
+            thread.join()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert statuses == [0] * 60, statuses
+    """)
+
+
+def test_what_is_gone_is_not_locked() -> None:
+    run("""
+        import os
+        from fastpath import forking
+
+        class Table:
+            def _lock_for_fork(self):
+                os._exit(1)
+
+        table = Table()
+        forking.protect(table)
+        del table
+        if (pid := os.fork()) == 0:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    """)
