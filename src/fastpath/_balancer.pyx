@@ -644,10 +644,7 @@ cdef class Core:
             if not 0.0 <= latency_s <= 1e9:
                 raise ValueError(f"latency_s must be 0..1e9 seconds, got {latency_s}")
             latency = latency_s
-        cdef double now = self.now()
-        self.c.report(slot, bool(ok), latency, now)
-        if self.c.due(now):
-            self.c.tick(now)
+        self.c.report(slot, bool(ok), latency, self.now())
 
     def set_healthy(self, id, healthy):
         """Takes a backend out of the picks, or back into them. A flag is set; no table changes.
@@ -870,8 +867,6 @@ cdef class Lease:
         if self.core.c.wants_reports():
             now = self.core.now()
             self.core.c.report(id, not self.failed, max(now - self.began, 0.0), now)
-            if self.core.c.due(now):
-                self.core.c.tick(now)
 
     def fail(self):
         """Ends the request as a failed one."""

@@ -7,6 +7,8 @@ import copy
 import gc
 import itertools
 import pickle
+import subprocess
+import sys
 import threading
 from collections import Counter
 from fractions import Fraction
@@ -592,3 +594,186 @@ def test_subsets_of_zones_and_priorities() -> None:
         inside = [b.id for b in balancer if balancer.status(b.id).in_subset]
         assert len(inside) == min(size, 60)
         assert {b.id for b in balancer.picks()} == set(inside)
+
+
+# --- failures, ejections ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 2.0, 10.0, 60.0])
+def test_who_fails_fast_beside_who_takes_long(latency_s: float) -> None:
+    clock = Clock()
+    balancer = Balancer(["ok1", "ok2", "bad"], "peak_ewma", clock=clock, seed=1)
+    picked: Counter[str] = Counter()
+    for _ in range(3000):
+        id = balancer.pick().id
+        clock.now += 0.01
+        balancer.report(id, id != "bad", 0.0001 if id == "bad" else latency_s)
+        picked[id] += 1
+    assert picked["bad"] <= 10
+    # What one failure costs does not raise what the next one costs.
+    for _ in range(100):
+        balancer.report("bad", False, 0.0001)
+        balancer.report("ok1", False, 0.0001)
+    assert balancer.status("bad").latency_s <= max(1.0, 8 * latency_s) + 1e-6
+    balancer.report("ok1", True, latency_s)
+    balancer.report("bad", False, 0.0001)
+    assert balancer.status("bad").latency_s <= max(1.0, 8 * latency_s) + 1e-6
+
+
+@pytest.mark.parametrize("latency_s", [2.0, 60.0])
+def test_who_fails_fast_has_no_queue(latency_s: float) -> None:
+    clock = Clock()
+    balancer = Balancer(["ok1", "ok2", "bad"], "peak_ewma", clock=clock, seed=1)
+    running: list[tuple[float, Any]] = []
+    picked: Counter[str] = Counter()
+    for i in range(4000):
+        clock.now += latency_s / 20
+        while running and running[0][0] <= clock.now:
+            running.pop(0)[1].release()
+        lease = balancer.acquire()
+        if lease.backend.id == "bad":
+            lease.fail()
+        else:
+            running.append((clock.now + latency_s, lease))
+        picked[lease.backend.id] += i >= 1000
+    assert picked["bad"] < 3000 * 0.15
+
+
+def ejected(balancer: Balancer) -> int:
+    return sum(balancer.status(backend.id).ejected for backend in balancer)
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "expected"),
+    [(3, 0.5, 1), (4, 0.5, 2), (10, 0.35, 3), (10, 0.99, 9), (10, 0.1, 1), (100, 0.29, 29), (50, 0.01, 1)]
+    + [(10, 0.0, 0), (1, 0.0, 0), (10, 1.0, 10)],
+)
+def test_the_share_that_may_be_ejected(n: int, most: float, expected: int) -> None:
+    outlier = OutlierDetection(consecutive_failures=1, max_ejected=most)
+    balancer = Balancer([str(i) for i in range(n)], outlier=outlier)
+    for i in range(n):
+        balancer.report(str(i), ok=False)
+        balancer.report(str(i), ok=False)
+    assert ejected(balancer) == expected
+
+
+@pytest.mark.parametrize("meanwhile", ["picks", "nothing", "reports"])
+def test_ejections_are_forgotten_by_and_by(meanwhile: str) -> None:
+    clock = Clock()
+    outlier = OutlierDetection(consecutive_failures=1, interval_s=10.0, base_ejection_s=30.0, jitter_s=0.0)
+    balancer = Balancer(["a", "b"], outlier=outlier, clock=clock)
+
+    def eject() -> float:
+        """How long it lasts."""
+        began = clock.now
+        balancer.report("a", ok=False)
+        assert balancer.status("a").ejected
+        while balancer.status("a").ejected:
+            clock.now += 1.0
+        return clock.now - began
+
+    def calm(intervals: int) -> None:
+        for _ in range(intervals):
+            clock.now += 10.0
+            if meanwhile == "picks":
+                balancer.pick()
+            elif meanwhile == "reports":
+                balancer.report("a", ok=True)
+                balancer.report("b", ok=True)
+
+    assert [eject() for _ in range(4)] == [30.0, 60.0, 90.0, 120.0]
+    calm(2)
+    assert eject() == 90.0
+    calm(10)
+    assert eject() == 30.0
+
+
+def test_failures_in_a_row_are_in_a_row() -> None:
+    balancer = Balancer(["a", "b"], outlier=OutlierDetection(consecutive_failures=3))
+    for ok in [False, False, True] * 5:
+        balancer.report("a", ok=ok)
+    assert ejected(balancer) == 0
+    for _ in range(3):
+        balancer.report("a", ok=False)
+    assert balancer.status("a").ejected
+
+
+def swept(rates: dict[str, float], requests: int, **options: Any) -> list[str]:
+    """Who is ejected when the interval is over."""
+    clock = Clock()
+    outlier = OutlierDetection(**{"consecutive_failures": 0, "jitter_s": 0.0, "max_ejected": 0.5, **options})
+    balancer = Balancer(list(rates), outlier=outlier, clock=clock)
+    for i in range(requests):
+        for id, rate in rates.items():
+            balancer.report(id, ok=i < rate * requests)
+    clock.now += outlier.interval_s
+    balancer.pick()
+    return [id for id in rates if balancer.status(id).ejected]
+
+
+FIVE = dict.fromkeys("abcde", 1.0)
+
+
+def test_who_fails_most_of_the_time_is_ejected() -> None:
+    rates = {**FIVE, "a": 0.1, "b": 0.2}
+    assert swept(rates, 100, stdev_factor=0.0) == ["a"]
+    assert swept(rates, 100, stdev_factor=0.0, failure_share=0.8) == ["a", "b"]
+    assert swept(rates, 100, stdev_factor=0.0, failure_share=0.0) == []
+    assert swept(rates, 100, stdev_factor=0.0, failure_share=0.95) == []
+
+
+def test_rates_of_few_requests_or_hosts_say_nothing() -> None:
+    rates = {**FIVE, "a": 0.0}
+    for rule in ({"stdev_factor": 0.0}, {"failure_share": 0.0}):
+        assert swept(rates, 100, **rule) == ["a"]
+        assert swept(rates, 99, **rule) == []
+        assert swept(rates, 99, min_requests=99, **rule) == ["a"]
+        assert swept(rates, 100, min_hosts=6, **rule) == []
+        assert swept({id: rates[id] for id in "abcd"}, 100, **rule) == []
+        assert swept({id: rates[id] for id in "abcd"}, 100, min_hosts=4, stdev_factor=1.5) == ["a"]
+
+
+def test_who_is_out_does_not_count_for_the_mean() -> None:
+    clock = Clock()
+    outlier = OutlierDetection(
+        consecutive_failures=60, failure_share=0.0, jitter_s=0.0, max_ejected=0.5, stdev_factor=1.5
+    )
+    balancer = Balancer(list("abcdef"), outlier=outlier, clock=clock)
+    for i in range(100):
+        balancer.report("a", ok=False)
+        balancer.report("b", ok=i % 2 == 0)
+        for id in "cdef":
+            balancer.report(id, ok=True)
+    assert balancer.status("a").ejected
+    clock.now += 10.0
+    balancer.pick()
+    # Without a: mean 90, deviation 20, limit 60. With it the limit would be 75 - 1.5 * 38 = 18.
+    assert balancer.status("b").ejected
+
+
+def test_a_fork_beside_an_edit() -> None:
+    program = """
+import os, signal, threading
+from fastpath import Balancer
+balancer, stop = Balancer([f"n{i}" for i in range(300)], "maglev", table_size=1021), threading.Event()
+def edit():
+    k = 0
+    while not stop.is_set():
+        k += 1
+        balancer.update([f"n{i}" for i in range(300)] + [f"x{k % 3}"])
+thread = threading.Thread(target=edit)
+thread.start()
+statuses = []
+for i in range(20):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        balancer.set_weight("n0", 2)
+        balancer.acquire("k").release()
+        os._exit(0)
+    statuses.append(os.waitpid(pid, 0)[1])
+stop.set()
+thread.join()
+assert statuses == [0] * 20, statuses
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

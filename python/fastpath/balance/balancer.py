@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastpath import forking
 from fastpath._balancer import Compat, Core, Policy, is_prime
 from fastpath.balance.types import (
     Backend,
@@ -151,7 +152,9 @@ class Balancer(Core):
     slow_start_min, slow_start_aggression : float
         Where slow start begins, and its curve (1: linear), as Envoy's.
     decay_s, failure_latency_s : float
-        ``peak_ewma``: how long a latency is remembered; what a failure counts as at least.
+        ``peak_ewma``: how long a latency is remembered; what a failure counts as at least. It also counts
+        as at least eight times the slowest remembered answer of all, behind as many requests as are in flight on
+        average.
     retry_budget, min_retries
         See ``acquire``.
     clock : callable
@@ -293,12 +296,19 @@ class Balancer(Core):
             "clock": clock,
         }
         self._begin(core, 0, clock)
+        forking.protect(self)
         rows = [self._row(backend) for backend in _backends(backends)]
         self._check(backend for backend, _, _ in rows)
         self._apply(rows, [], [], False)
         if given is None and compat is None:
             self._start_near(secrets.randbits(62))
             _unseeded.add(self)
+
+    def _lock_for_fork(self) -> None:
+        self._lock.acquire()
+
+    def _unlock_after_fork(self) -> None:
+        self._lock.release()
 
     # --- members -------------------------------------------------------------------------------------------
 

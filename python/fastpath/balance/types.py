@@ -209,9 +209,10 @@ class OutlierDetection:
         How often rates are compared.
     base_ejection_s, max_ejection_s : float
         The n-th ejection lasts n times the base, up to the maximum; n falls by one for every interval
-        without.
+        since the last one was over.
     max_ejected : float
-        Share of the backends that may be out at once; one always may. 0 turns ejection off.
+        Share of the backends that may be out at once, never exceeded but for one, who always may. 0 turns
+        ejection off.
     stdev_factor : float
         Eject whose success rate is below the mean by more than so many standard deviations; 0: never.
     failure_share : float

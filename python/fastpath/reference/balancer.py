@@ -255,6 +255,7 @@ class Member:
     in_flight: int = 0
     cost: float = 0.0
     stamp: float = 0.0
+    suspicious: bool = False
     outset: float = 0.0
     ramp_start: float = -math.inf
 
@@ -302,6 +303,8 @@ class ReferenceBalancer:
         self.free: list[int] = []
         self.slots_used = 0
         self.known: set[int] = set()
+        self.slowest = 0.0
+        self.slowest_stamp = 0.0
 
     def add(self, id: str, weight: float = 1, priority: int = 0, local: bool = True) -> None:
         """A new member."""
@@ -343,11 +346,19 @@ class ReferenceBalancer:
     def report(self, id: str, ok: bool, latency_s: float) -> None:
         """A latency: up at once, down by its moving average."""
         member = self.members[id]
-        seen = latency_s if ok else max(latency_s, self.failure_latency_s)
+        slowest = self.slowest * math.exp((self.slowest_stamp - self.clock()) / self.decay_s)
+        queue = sum(m.in_flight for m in self.members.values()) / len(self.members)
+        # Eight times the slowest answer behind an average queue, what failures cost left out.
+        least = max(self.failure_latency_s, 8.0 * slowest * (1.0 + queue))
+        seen = latency_s if ok else max(latency_s, least)
         keep = math.exp(-max(0.0, self.clock() - member.stamp) / self.decay_s)
         decayed = member.cost * keep + seen * (1.0 - keep)
         member.cost = max(seen if seen > member.cost else decayed, 1e-9)
         member.stamp = self.clock()
+        member.suspicious = not ok or (member.suspicious and member.cost > slowest)
+        if ok:
+            self.slowest = max(slowest, seen if member.suspicious else member.cost)
+            self.slowest_stamp = member.stamp
 
     def remove(self, id: str) -> None:
         """Takes a member out."""
@@ -559,7 +570,8 @@ class _Tier:
         if not chosen:
             return None
         if self.balancer.policy == "peak_ewma":
-            return min(chosen, key=self.latency)
+            one, other = chosen[0], chosen[-1]
+            return other if self.latency(other) < self.latency(one) * (1.0 - 1e-9) else one
         one, other = chosen[0], chosen[-1]
         return other if other.in_flight * self.reached(one) < one.in_flight * self.reached(other) else one
 

@@ -14,6 +14,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr double kFarthest = 200.0;  // from the reference time, in decay times
 constexpr double kLeastCost = 1e-9;
+constexpr double kFailureFactor = 8.0;  // what a failure costs, in slowest answers
 
 // What is left of a cost.
 double decayed(const Latency& latency, double growth) noexcept {
@@ -73,7 +74,8 @@ double Balancer::effective_weight(Id id, double now) const noexcept {
 }
 
 // The cost jumps up to a latency above it and comes down by its moving average.
-void Balancer::measure(Latency& latency, double seen, double now) {
+void Balancer::measure(Id id, double seen, double now, bool passed) {
+  Latency& latency = storage_->latencies[id];
   double time = now + set_back_;
   if (time < latest_) {
     set_back_ += latest_ - time;
@@ -84,10 +86,11 @@ void Balancer::measure(Latency& latency, double seen, double now) {
   if (!((time - reference_) / tau < kFarthest)) {
     // Levels must stay within what a double holds.
     const double factor = std::exp((reference_ - time) / tau);
-    for (Id id = 1; id < entries_.size(); ++id) {
-      std::atomic<double>& level = storage_->latencies[id].level;
+    for (Id other = 1; other < entries_.size(); ++other) {
+      std::atomic<double>& level = storage_->latencies[other].level;
       level.store(level.load(kRelaxed) * factor, kRelaxed);
     }
+    slowest_ *= factor;
     reference_ = time;
   }
   const double held = latency.cost.load(kRelaxed);
@@ -96,17 +99,32 @@ void Balancer::measure(Latency& latency, double seen, double now) {
   const double cost = std::max(seen >= held ? seen : left + seen * (1.0 - left / held), kLeastCost);
   latency.cost.store(cost, kRelaxed);
   latency.level.store(cost * growth, kRelaxed);
+  // What failures cost must not raise what further ones cost.
+  if (suspicious_.size() <= id) suspicious_.resize(entries_.size());
+  const bool suspicious = !passed || (suspicious_[id] && cost * growth > slowest_);
+  if (passed) slowest_ = std::max(slowest_, (suspicious ? seen : cost) * growth);
+  suspicious_[id] = suspicious;
+}
+
+// Where answers take long, a failure must not look like a fast one: it costs more than the slowest answer behind
+// an average queue.
+double Balancer::failure_cost(double now) const noexcept {
+  const double queue =
+      static_cast<double>(total_in_flight_) / static_cast<double>(std::max<std::size_t>(present_, 1));
+  const double slowest = slowest_ / growth(std::max(now + set_back_, latest_));
+  return std::max(options_.failure_latency_s, kFailureFactor * slowest * (1.0 + queue));
 }
 
 void Balancer::report_abandoned(Id id, double waited_s, double now) {
   if (!storage_->latencies || waited_s <= cost(id, now)) return;
-  measure(storage_->latencies[id], waited_s, now);
+  measure(id, waited_s, now, false);
 }
 
 // A failure counts as slow, however fast it came.
 void Balancer::report(Id id, bool ok, double latency_s, double now) {
+  if (due(now)) tick(now);  // an ejection that is over must not keep out the next one
   if (storage_->latencies && (latency_s >= 0.0 || !ok)) {
-    measure(storage_->latencies[id], ok ? latency_s : std::max(latency_s, options_.failure_latency_s), now);
+    measure(id, ok ? latency_s : std::max(latency_s, failure_cost(now)), now, ok);
   }
   const Outlier& outlier = options_.outlier;
   if (!outlier.on || (flags(id) & kGone) != 0) return;
@@ -131,15 +149,14 @@ void Balancer::report(Id id, bool ok, double latency_s, double now) {
 void Balancer::eject(Id id, double now) {
   if ((flags(id) & (kEjected | kGone)) != 0) return;
   const Outlier& outlier = options_.outlier;
-  // The share is asked before, so that one backend may always go.
-  if (!ejected_.empty() &&
-      static_cast<double>(ejected_.size()) >= outlier.max_ejected * static_cast<double>(present_)) {
-    return;
-  }
   if (outlier.max_ejected <= 0.0) return;
+  // One backend may always go. What a product of decimals lacks is no backend less.
+  const double most = outlier.max_ejected * static_cast<double>(present_) + 1e-9;
+  if (!ejected_.empty() && static_cast<double>(ejected_.size() + 1) > most) return;
   Record& record = records_[id];
+  const double calm = std::floor(std::max(now - record.ejected_until, 0.0) / outlier.interval_s);
+  record.ejections = static_cast<std::uint16_t>(std::max(record.ejections - calm, 0.0));
   if (record.ejections < std::numeric_limits<std::uint16_t>::max()) ++record.ejections;
-  record.ejected_this_interval = true;
   const double longest = std::max(outlier.base_ejection_s, outlier.max_ejection_s);
   record.ejected_until = now + std::min(outlier.base_ejection_s * record.ejections, longest) +
                          outlier.jitter_s * unit(draw(~options_.seed, jitter_draws_++));
@@ -168,13 +185,10 @@ void Balancer::sweep(double now) {
       if (outlier.failure_share > 0.0 && record.failed >= outlier.failure_share * requests)
         failing.push_back(id);
     }
-    if (!record.ejected_this_interval && record.ejections > 0 && (flags(id) & kEjected) == 0)
-      --record.ejections;
-    record.ejected_this_interval = false;
     record.passed = 0;
     record.failed = 0;
   }
-  next_sweep_ = any || !ejected_.empty() ? now + outlier.interval_s : kNever;
+  next_sweep_ = any ? now + outlier.interval_s : kNever;
   if (measured < outlier.min_hosts || measured == 0) return;
   const double mean = sum / static_cast<double>(measured);
   double variance = 0.0;
@@ -213,7 +227,7 @@ void Balancer::tick(double now) {
 
 std::size_t Balancer::nbytes() const noexcept {
   const Generation* g = generation();
-  std::size_t bytes = sizeof *this + storage_->nbytes() + entries_.capacity() * sizeof(Entry) +
+  std::size_t bytes = sizeof *this + suspicious_.capacity() / 8 + storage_->nbytes() + entries_.capacity() * sizeof(Entry) +
                       keys_.nbytes() + records_.capacity() * sizeof(Record) +
                       places_.capacity() * sizeof(std::uint32_t) + free_ids_.size() * sizeof(Id) + sizeof *g;
   if (sticky_) bytes += sticky_->nbytes();

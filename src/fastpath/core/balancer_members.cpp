@@ -103,6 +103,7 @@ void Balancer::reset(Id id) {
   if (storage_->latencies) storage_->latencies[id].copy_from(Latency());
   if (storage_->ramps) storage_->ramps[id].copy_from(Ramp());
   if (!records_.empty()) records_[id] = {};
+  if (id < suspicious_.size()) suspicious_[id] = false;
 }
 
 Id Balancer::add(const std::string& key, double weight, int priority, bool local, double now, bool ramp) {

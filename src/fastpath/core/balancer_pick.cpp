@@ -259,7 +259,8 @@ bool Balancer::less_loaded(const Tier& tier, const Storage& storage, Id a, Id b,
     if (level == 0.0) return pending > 0.0 ? kUnmeasured * (1.0 + pending) : 0.0;
     return level * (1.0 + pending * mean / weight);
   };
-  return load(b, pending_b, weight_b) < load(a, pending_a, weight_a);
+  // Costs that are equal but for roundings are a tie.
+  return load(b, pending_b, weight_b) < load(a, pending_a, weight_a) * (1.0 - 1e-9);
 }
 
 // Two different backends drawn by weight; the one with less load, the first drawn if equal.

@@ -315,12 +315,11 @@ class Balancer {
     std::uint32_t local : 1 = 1;
   };
   struct Record {  // of outlier detection
-    double ejected_until = 0.0;
+    double ejected_until = 0.0;  // also of the last ejection, when that is over
     std::uint32_t passed = 0;  // reports in this interval
     std::uint32_t failed = 0;
     std::uint16_t consecutive = 0;  // failures in a row
     std::uint16_t ejections = 0;
-    bool ejected_this_interval = false;
   };
 
   // decide() for the common case: one tier, and nothing wrong with the backend that comes first.
@@ -395,7 +394,8 @@ class Balancer {
                      std::uint64_t cursor) const noexcept;
   // By how much costs have lost of their levels.
   double growth(double time) const noexcept { return std::exp((time - reference_) / options_.decay_s); }
-  void measure(Latency& latency, double seen, double now);
+  void measure(Id id, double seen, double now, bool passed);
+  double failure_cost(double now) const noexcept;
   void update_load(Tier& tier, Id id) noexcept;
   double weight(Id id) const noexcept { return storage_->lanes[id].weight.load(std::memory_order_relaxed); }
   bool present(Id id) const noexcept { return (flags(id) & kGone) == 0; }
@@ -445,6 +445,8 @@ class Balancer {
   double latest_ = -std::numeric_limits<double>::infinity();
   double set_back_ = 0.0;
   double reference_ = 0.0;
+  double slowest_ = 0.0;          // the highest level that answers have led to, failures left out
+  std::vector<bool> suspicious_;  // by id: part of its cost is of failures
   EpochDomain domain_;
 };
 
