@@ -201,6 +201,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         void pick_many_keys(const uint8_t* keys, size_t size, uint32_t* ids, size_t n, double now) noexcept
         uint64_t position() noexcept
         void set_position(uint64_t position) noexcept
+        uint64_t look(uint32_t* ids, size_t n, uint64_t position, double now) noexcept
         void start_near(uint64_t position) except +
         void reserve(size_t more) except +
         uint32_t add(const string& key, double weight, int priority, cbool local, double now, cbool ramp) except +
@@ -214,8 +215,8 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         bint dirty() noexcept
         void rebuild() except +
         size_t sample_size() noexcept
-        void sample_owners(uint32_t* owners) except +
-        vector[double] shares() except +
+        void sample_owners(uint32_t* owners, double now) except +
+        vector[double] shares(double now) except +
         void acquire(uint32_t id) noexcept
         void release(uint32_t id) noexcept
         uint32_t in_flight(uint32_t id) noexcept
@@ -265,6 +266,7 @@ cdef class Core:
     cdef bint _hashed
     cdef bint _begun
     cdef bint _held
+    cdef uint64_t _no_key  # the hash of an empty one
     cdef Compat _compat
     cdef object __weakref__
 
@@ -292,6 +294,7 @@ cdef class Core:
         self.c.set_position(position)
         self._hashed = is_hash_policy(checked.table.policy)
         self._compat = checked.table.compat
+        self._no_key = self.hash_bytes(b"", 0)
         self._clock = clock
         self._monotonic = clock is time.monotonic
         # Ends of slow start and of ejections may be seen a tick late, unless they are short.
@@ -366,6 +369,12 @@ cdef class Core:
             return result
         raise TypeError(f"key must be bytes, str or an int that is its hash, got {type(key).__name__}")
 
+    # An empty key is no key: all requests that lack one must not meet at one backend.
+    cdef bint is_empty(self, key, uint64_t hash) except -1:
+        if hash != self._no_key or hasattr(key, "__index__"):
+            return False
+        return not key if isinstance(key, (str, bytes)) else memoryview(key).nbytes == 0
+
     cdef inline uint32_t slot_of(self, id) except 0:
         cdef PyObject* slot = PyDict_GetItemWithError(self._ids, id)
         if slot == NULL:
@@ -382,6 +391,8 @@ cdef class Core:
         hash = self.hash_of(key)
         if self.c.dirty() or self.c.uses_time():
             now = self.settle()
+        if hash == self._no_key and self.is_empty(key, hash):
+            return self.c.pick(now)
         if self._compat == Compat.pymemcache and isinstance(key, (bytes, str)):
             data = key.encode() if isinstance(key, str) else key
             return self.c.pick_key(hash, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), now)
@@ -396,7 +407,7 @@ cdef class Core:
         ----------
         key : bytes, str or int, optional
             What the hash policies choose by; an int is a 64-bit hash and used as it is. Policies without keys
-            ignore it. A hash policy without a key draws by the shares of its layout, never the same backend for
+            ignore it. An empty key is no key. A hash policy without a key draws by the shares of its layout, never the same backend for
             all.
 
         Raises
@@ -441,6 +452,13 @@ cdef class Core:
         Large batches release the GIL and work on published tables that no edit changes. Keys are not remembered
         for draining (see ``drain``).
         """
+        return self.many(n_or_hashes, out, True)
+
+    def _look(self, n_or_hashes):
+        """What pick_many would return, with nothing advanced."""
+        return self.many(n_or_hashes, None, False)
+
+    cdef cnp.ndarray many(self, n_or_hashes, out, bint advance):
         cdef cnp.ndarray ids
         cdef cnp.ndarray hashes = None
         cdef cnp.ndarray keys
@@ -452,7 +470,10 @@ cdef class Core:
         cdef uint32_t* id_data
         cdef const uint8_t* key_data
         cdef tuple items = None
-        if isinstance(n_or_hashes, np.ndarray):
+        cdef uint64_t position
+        if self._hashed and isinstance(n_or_hashes, np.ndarray) and n_or_hashes.ndim == 2 and n_or_hashes.shape[1] == 0:
+            n = key_array(n_or_hashes).shape[0]  # empty keys are none
+        elif isinstance(n_or_hashes, np.ndarray):
             if self._hashed and self._compat == Compat.none and n_or_hashes.ndim == 2:
                 now = self.settle()
                 keys = key_array(n_or_hashes)
@@ -498,20 +519,25 @@ cdef class Core:
         cdef bint keyed = hashes is not None and self._hashed
         if keyed:
             hash_data = <uint64_t*> cnp.PyArray_DATA(hashes)
-            if self._compat == Compat.pymemcache:
-                if items is not None:
-                    for i in range(n):
-                        id_data[i] = self.choose(items[i])
-                elif n_or_hashes.ndim == 2:
-                    for i in range(n):
-                        id_data[i] = self.choose(n_or_hashes[i].tobytes())
-                else:
-                    self.c.pick_many(hash_data, id_data, n, now)
+            if items is not None and (self._compat == Compat.pymemcache or self._no_key in hashes):
+                position = self.c.position()
+                for i in range(n):
+                    if not self.is_empty(items[i], hash_data[i]):
+                        id_data[i] = self._decide(items[i], 0, None, None)[0]
+                    elif advance:
+                        self.c.pick_many(&id_data[i], 1, now)
+                    else:
+                        position = self.c.look(&id_data[i], 1, position, now)
+            elif self._compat == Compat.pymemcache and n_or_hashes.ndim == 2:
+                for i in range(n):
+                    id_data[i] = self._decide(n_or_hashes[i].tobytes(), 0, None, None)[0]
             elif n >= RELEASE_PICKS:
                 with nogil:
                     self.c.pick_many(hash_data, id_data, n, now)
             else:
                 self.c.pick_many(hash_data, id_data, n, now)
+        elif not advance:
+            self.c.look(id_data, n, self.c.position(), now)
         elif n >= RELEASE_PICKS:
             with nogil:
                 self.c.pick_many(id_data, n, now)
@@ -548,8 +574,8 @@ cdef class Core:
         ask.now = self.settle()
         ask.position = position
         if key is not None and self._hashed:
-            ask.keyed = True
             ask.hash = self.hash_of(key)
+            ask.keyed = not self.is_empty(key, ask.hash)
             if self._compat == Compat.pymemcache and isinstance(key, (bytes, str)):
                 data = key.encode() if isinstance(key, str) else key
                 ask.key = PyBytes_AS_STRING(data)
@@ -717,12 +743,12 @@ cdef class Core:
         return self.c.flags(slot), self.c.effective_weight(slot, now), self.c.in_flight(slot), self.c.cost(slot, now)
 
     def _sample(self):
-        """What disruption is measured by: the owner of every sampled hash, or every id's share of the picks."""
-        self.settle()
+        """What disruption is measured by: the pick of every sampled hash, or every id's share of the picks."""
+        cdef double now = self.settle()
         if not self._hashed:
-            return np.array(self.c.shares(), dtype=np.float64)
+            return np.array(self.c.shares(now), dtype=np.float64)
         cdef cnp.ndarray owners = np.empty(self.c.sample_size(), dtype=np.uint32)
-        self.c.sample_owners(<uint32_t*> cnp.PyArray_DATA(owners))
+        self.c.sample_owners(<uint32_t*> cnp.PyArray_DATA(owners), now)
         return owners
 
     def _tiers(self):

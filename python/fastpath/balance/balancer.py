@@ -146,8 +146,8 @@ class Balancer(Core):
         ``stable``: start from the table before and move only what must move. Balancers with different
         histories then disagree.
     sticky_keys : int
-        How many keys of ``pick`` and ``acquire`` (not of ``pick_many``) a hash policy remembers, so that a
-        backend that drains keeps its own: a power of two; 0: none. 8 bytes each (512 KiB as it is). Of so
+        How many keys of ``pick`` and ``acquire`` (not of ``pick_many``) a hash policy remembers, each with
+        the backend that it got, so that one that drains keeps its own: a power of two; 0: none. 8 bytes each (512 KiB as it is). Of so
         many keys fewer than one in a thousand is lost; of more, those that were picked last are known.
     slow_start_min, slow_start_aggression : float
         Where slow start begins, and its curve (1: linear), as Envoy's.
@@ -422,8 +422,6 @@ class Balancer(Core):
             return float(np.count_nonzero(before != after)) / before.size
         size = max(before.size, after.size)
         padded = [np.pad(shares, (0, size - shares.size)) for shares in (before, after)]
-        if not padded[0].any():
-            return float(padded[1].any())
         return min(1.0, float(np.abs(padded[0] - padded[1]).sum()) / 2)
 
     def set_weight(self, id: str, weight: float) -> None:
@@ -514,8 +512,11 @@ class Balancer(Core):
         )
 
     def distribution(self, hashes: Any) -> dict[str, float]:
-        """The share of the hashes (uint64[n], or keys as for ``pick_many``) that each member gets."""
-        ids = self.pick_many(hashes)
+        """The share of the hashes (uint64[n], or whatever ``pick_many`` takes) that each member would get now.
+
+        Nothing is advanced or remembered.
+        """
+        ids = self._look(hashes)
         values = self.values
         counts = np.bincount(ids, minlength=len(values))
         total = max(len(ids), 1)

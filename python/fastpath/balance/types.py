@@ -184,9 +184,10 @@ class Change:
     Parameters
     ----------
     moved_fraction : float
-        Measured, not estimated. Hash policies: the share of keys whose backend is another one now (every slot
-        of a table, 65,536 sampled hashes of other layouts, 4,096 of ``rendezvous``). Others: the share of
-        picks that goes elsewhere.
+        Measured, not estimated, with health, draining and slow start as they are. Hash policies: the share of
+        keys, unknown ones, whose backend is another one now (every slot of a table, 65,536 sampled hashes of
+        other layouts, 4,096 of ``rendezvous``). Others: the share of picks that goes elsewhere. Nobody counts
+        as another one.
     added, removed, changed : tuple of str
         Ids.
     """

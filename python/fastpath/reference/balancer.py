@@ -302,7 +302,7 @@ class ReferenceBalancer:
         self.members: dict[str, Member] = {}
         self.free: list[int] = []
         self.slots_used = 0
-        self.known: set[int] = set()
+        self.known: set[tuple[int, str]] = set()  # keys, each with whom it was picked for
         self.slowest = 0.0
         self.slowest_stamp = 0.0
 
@@ -438,8 +438,8 @@ class ReferenceBalancer:
             if chosen is None and i != which and not (panic and self.panic_fail):
                 tier = _Tier(self, tiers[i][2], panic, h if keyed else None)
                 chosen, _ = tier.choose(h if hashed else x, position)
-        if keyed and chosen is not None and chosen is tier.owner:
-            self.known.add(h)
+        if keyed and chosen is not None:
+            self.known.add((h, chosen.id))
         return chosen.id if chosen is not None else None
 
 
@@ -455,7 +455,6 @@ class _Tier:
         self.key = key
         self.salt = key if key is not None else 0
         self.warming = "by_look"
-        self.owner: Member | None = None
         self.bound = math.inf
         live = sum(m.weight for m in members if m.healthy and self.state_ok(m) and not m.draining)
         if balancer.load_bound is not None and live > 0:
@@ -472,7 +471,7 @@ class _Tier:
 
     def open(self, member: Member) -> bool:
         """Whether it may take this pick."""
-        sticky = self.key is not None and self.key in self.balancer.known
+        sticky = (self.key, member.id) in self.balancer.known
         if not self.state_ok(member) or (member.draining and not sticky):
             return False
         return self.warm(member) and self.below_bound(member)
@@ -625,7 +624,6 @@ class _Tier:
         for step, (salt, name) in enumerate(self.chain(h, now)):
             member = find[name]
             self.salt = salt
-            self.owner = self.owner or member
             if self.open(member):
                 return member
             # Of the scores of `rendezvous` only the best asks.
@@ -640,7 +638,7 @@ class _Tier:
 
     def refused(self, member: Member) -> bool:
         """Whether nothing but slow start keeps it from this pick."""
-        sticky = self.key is not None and self.key in self.balancer.known
+        sticky = (self.key, member.id) in self.balancer.known
         return self.state_ok(member) and (not member.draining or sticky) and not self.warm(member)
 
     def chain(self, h: int, weights: dict[str, float]) -> Iterator[tuple[int, str]]:

@@ -463,39 +463,46 @@ std::size_t Balancer::sample_size() const noexcept {
   }
 }
 
-void Balancer::sample_owners(Id* owners) const {
-  const Generation* g = generation();
+void Balancer::sample_owners(Id* owners, double now) {
   const bool plain = options_.table.policy == Policy::maglev || options_.table.policy == Policy::stable;
-  const std::size_t n = sample_size();
-  for (std::size_t i = 0; i < n; ++i) {
-    owners[i] = 0;
-    if (g->tiers.empty()) continue;
-    // Hashes 0 to slots - 1 meet every slot once; other layouts are sampled.
-    const std::uint64_t hash = plain ? i : mix64(i);
-    const Tier* tier = g->sole.load(kRelaxed);
-    if (tier == nullptr) tier = g->tiers[g->pattern[hash % 100].load(kRelaxed)].get();
-    owners[i] = tier->table.first_owner(hash);
-    if (owners[i] != 0) continue;
-    // The owner is who is looked at first.
-    std::vector<Considered> considered;
-    Ask ask;
-    ask.keyed = true;
-    ask.hash = hash;
-    ask.trace = &considered;
-    decide_in(*g, *tier, ask, 0);
-    if (!considered.empty()) owners[i] = considered.front().id;
-  }
+  std::vector<std::uint64_t> hashes(sample_size());
+  // Hashes 0 to slots - 1 meet every slot once; other layouts are sampled.
+  for (std::size_t i = 0; i < hashes.size(); ++i) hashes[i] = plain ? i : mix64(i);
+  pick_many(hashes.data(), owners, hashes.size(), now);
 }
 
-std::vector<double> Balancer::shares() const {
+std::vector<double> Balancer::shares(double now) const {
   std::vector<double> share(entries_.size(), 0.0);
+  share[0] = 1.0;
   const Generation* g = generation();
-  for (const auto& tier : g->tiers) {
-    const Table& table = tier->table;
-    for (std::size_t i = 0; i < table.members.size(); ++i) {
-      share[table.members[i]] =
-          weight_in(table, *g->storage, i) / table.total_weight * tier->load.load(kRelaxed) / 100.0;
+  const auto refuses = [&](const Tier& tier) { return tier.panic.load(kRelaxed) && options_.panic_fail; };
+  // What everybody of a tier who takes picks weighs; 0 for the tier if nobody does.
+  const auto weigh = [&](const Tier& tier, std::vector<double>& weights) {
+    const std::uint8_t mask = tier.mask.load(kRelaxed) & static_cast<std::uint8_t>(~kRamping);
+    double total = 0.0;
+    weights.clear();
+    for (std::size_t i = 0; i < tier.table.members.size(); ++i) {
+      const Id id = tier.table.members[i];
+      const double factor = (flags(id) & kRamping) != 0 ? ramp_factor(*storage_, id, now) : 1.0;
+      weights.push_back((flags(id) & mask) != 0 ? 0.0 : weight_in(tier.table, *storage_, i) * factor);
+      total += weights.back();
     }
+    return total;
+  };
+  std::vector<double> weights;
+  for (const auto& loaded : g->tiers) {
+    const double load = loaded->load.load(kRelaxed) / 100.0;
+    if (load == 0.0 || refuses(*loaded)) continue;
+    const Tier* tier = loaded.get();
+    double total = weigh(*tier, weights);
+    // As decide() does it: the first of the others takes over.
+    for (std::size_t t = 0; total == 0.0 && t < g->tiers.size(); ++t) {
+      tier = g->tiers[t].get();
+      total = refuses(*tier) ? 0.0 : weigh(*tier, weights);
+    }
+    if (total == 0.0) continue;
+    share[0] -= load;
+    for (std::size_t i = 0; i < weights.size(); ++i) share[tier->table.members[i]] += weights[i] / total * load;
   }
   return share;
 }

@@ -85,7 +85,7 @@ Reason Balancer::verdict(const Choice& choice, Id id) const noexcept {
     if ((held & ~(kRamping | kDraining)) != 0)
       return (held & ~kFull) == 0 ? Reason::overloaded : Reason::rehashed;
     if ((held & kDraining) != 0) {
-      if (!choice.ask.keyed || !remembered(choice.ask.hash)) return Reason::rehashed;
+      if (!choice.ask.keyed || !remembered(choice.ask.hash, id)) return Reason::rehashed;
       answer = Reason::drain_sticky;
     }
     if ((held & kRamping) != 0 && choice.warming != Warming::ignored) {
@@ -161,7 +161,9 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   };
   const auto settle = [&] {
     if (first == Reason::slow_start && choice.id == owner) first = Reason::ok;
-    if (first != Reason::ok) choice.reason = first == Reason::overloaded ? Reason::rehashed : first;
+    // That it is another priority, zone or a panic says more than what the key found there.
+    if (first == Reason::ok || choice.reason != Reason::ok) return;
+    choice.reason = first == Reason::overloaded ? Reason::rehashed : first;
   };
   switch (table.kind) {
     case TableKind::slots:

@@ -214,7 +214,7 @@ class Balancer {
       const Id id = tier->table.first_owner(hash);
       if (id != 0 && (g->storage->flags[id].load(std::memory_order_relaxed) &
                       tier->mask.load(std::memory_order_relaxed)) == 0) {
-        remember(hash);
+        remember(hash, id);
         return id;
       }
     }
@@ -222,10 +222,9 @@ class Balancer {
     ask.keyed = true;
     ask.hash = hash;
     ask.now = now;
-    const Decision decision = decide(ask);
-    // A key that was sent elsewhere is no key of the backend that it belongs to.
-    if (decision.reason < Reason::rehashed || decision.reason == Reason::drain_sticky) remember(hash);
-    return decision.id;
+    const Id id = decide(ask).id;
+    if (id != 0) remember(hash, id);
+    return id;
   }
   // The same for scores that need the bytes of the key.
   Id pick_key(std::uint64_t hash, const void* key, std::size_t size, double now) noexcept {
@@ -235,9 +234,9 @@ class Balancer {
     ask.key = key;
     ask.key_size = size;
     ask.now = now;
-    const Decision decision = decide(ask);
-    if (decision.reason < Reason::rehashed || decision.reason == Reason::drain_sticky) remember(hash);
-    return decision.id;
+    const Id id = decide(ask).id;
+    if (id != 0) remember(hash, id);
+    return id;
   }
   // The whole rule, of which the calls above are shortcuts. Advances nothing.
   Decision decide(const Ask& ask) const noexcept;
@@ -246,8 +245,20 @@ class Balancer {
   void pick_many(const std::uint64_t* hashes, Id* ids, std::size_t n, double now);
   // For n keys of `size` bytes each, hashed by XXH3-64.
   void pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* ids, std::size_t n, double now);
-  void remember(std::uint64_t hash) noexcept {
-    if (sticky_) sticky_->add(hash);
+  // As pick_many() from a position on, with nothing advanced; returns the position after it.
+  std::uint64_t look(Id* ids, std::size_t n, std::uint64_t position, double now) const noexcept {
+    Ask ask;
+    ask.position = position;
+    ask.now = now;
+    for (std::size_t i = 0; i < n; ++i) {
+      const Decision decision = quick(ask);
+      ids[i] = decision.id;
+      ask.position = decision.next;
+    }
+    return ask.position;
+  }
+  void remember(std::uint64_t hash, Id id) noexcept {
+    if (sticky_) sticky_->add(hash ^ (id * kGolden));
   }
 
   std::uint64_t position() const noexcept { return position_.load(std::memory_order_relaxed); }
@@ -275,12 +286,11 @@ class Balancer {
   // Tables follow edits of members on the next rebuild(), so that many edits cost one.
   bool dirty() const noexcept { return dirty_; }
   void rebuild();
-  // The owner of each of `n` hashes by the tables alone, whatever the flags say: what disruption is measured
-  // by.
+  // The picks of many hashes, which disruption is measured by.
   std::size_t sample_size() const noexcept;
-  void sample_owners(Id* owners) const;
-  // The share of picks of every id, by weights and loads of tiers (keyless policies).
-  std::vector<double> shares() const;
+  void sample_owners(Id* owners, double now);
+  // The share of picks of every id as things stand, for keyless policies; that of 0 gets nobody.
+  std::vector<double> shares(double now) const;
 
   // --- load and health
   void acquire(Id id) noexcept;
@@ -376,7 +386,9 @@ class Balancer {
     return {id, Reason::ok, ask.position + 1};
   }
 
-  bool remembered(std::uint64_t hash) const noexcept { return sticky_ && sticky_->contains(hash); }
+  bool remembered(std::uint64_t hash, Id id) const noexcept {
+    return sticky_ && sticky_->contains(hash ^ (id * kGolden));
+  }
   struct Choice;
   double ramp_part(const Ramp& ramp, double now) const noexcept;
   double ramp_factor(const Storage& storage, Id id, double now) const noexcept;
