@@ -204,7 +204,9 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         uint64_t look(uint32_t* ids, size_t n, uint64_t position, double now) noexcept
         void start_near(uint64_t position) except +
         void reserve(size_t more) except +
-        uint32_t add(const string& key, double weight, int priority, cbool local, double now, cbool ramp) except +
+        uint32_t add(
+            const string& key, double weight, int priority, cbool local, double now, cbool ramp, uint32_t leased
+        ) except +
         void remove(uint32_t id) except +
         void set_key(uint32_t id, const string& key) except +
         void set_place(uint32_t id, int priority, cbool local) except +
@@ -259,6 +261,7 @@ cdef class Core:
     cdef CBalancer* c
     cdef list _values
     cdef dict _ids
+    cdef dict _leaving  # ids of members that are gone, as long as their leases run
     cdef tuple _frozen
     cdef object _clock
     cdef bint _monotonic
@@ -275,6 +278,7 @@ cdef class Core:
         self.c = new CBalancer(options)
         self._values = [None]
         self._ids = {}
+        self._leaving = {}
         self._clock = time.monotonic
         self._monotonic = True
         self._coarse = False
@@ -692,13 +696,18 @@ cdef class Core:
         """
         cdef double now = self.now()
         cdef uint32_t slot
+        cdef uint32_t leased
         cdef list gone = []  # until the edit is whole: what goes with a backend may run code of the user
         self.c.reserve(len(added))
         self._held = True
         self._frozen = None
         try:
+            self._leaving = {id: slot for id, slot in self._leaving.items() if self.c.in_flight(slot) != 0}
             for backend, key, local in added:
-                slot = self.c.add(key, backend.weight, backend.priority, local, now, ramp)
+                leased = self._leaving.pop(backend.id, 0)
+                if leased != 0 and self.c.in_flight(leased) == 0:
+                    leased = 0  # ended just now
+                slot = self.c.add(key, backend.weight, backend.priority, local, now, ramp, leased)
                 if slot == <uint32_t> len(self._values):
                     self._values.append(backend)
                 else:
@@ -714,6 +723,8 @@ cdef class Core:
             for id in removed:
                 slot = self.slot_of(id)
                 self.c.remove(slot)
+                if self.c.in_flight(slot) != 0:
+                    self._leaving[id] = slot
                 del self._ids[id]
                 gone.append(self._values[slot])
                 self._values[slot] = None
@@ -775,7 +786,11 @@ cdef class Core:
 
     @property
     def values(self):
-        """The backend of every id: ``values[id]``, with ``values[0] is None``. A tuple, as of now."""
+        """The backend of every id: ``values[id]``, with ``values[0] is None``. A tuple, as of now.
+
+        The id of a member that was removed answers None at first, and another backend only after 256 more ids
+        have become free: ids of a batch from before an edit may still be looked up.
+        """
         if self._frozen is None:
             self._frozen = tuple(self._values)
         return self._frozen

@@ -103,7 +103,8 @@ class Balancer(Core):
         ``random``, ``weighted_random``,
         ``least_request`` (the least of all), ``power_of_two`` (two different ones drawn by weight; the one
         with less load), ``peak_ewma`` (the same by latency); by key: ``maglev``, ``ketama``, ``rendezvous``,
-        ``jump``, ``stable`` (a table of slots like ``maglev`` that moves hardly more keys than it must).
+        ``jump`` (whole weights only), ``stable`` (a table of slots like ``maglev`` that moves hardly more
+        keys than it must).
     seed : int, optional
         0..2**64-1. The picks are a function of seed and position, and start at position 0. Without a seed
         both are random, also after a fork, so that many processes do not start with the same backend. It also
@@ -118,6 +119,7 @@ class Balancer(Core):
         time; no table changes meanwhile. A key that is to become its own stays where it was until then, so
         that every key moves once, and none leaves a backend whose weight is raised, but for those that the
         policy's layout moves anyway (many with ``jump``, hardly any with ``maglev``, none with the others).
+        With ``jump`` these leave it as others come.
         The table from before is kept meanwhile. ``round_robin`` and ``random`` ramp who joins only, for
         weights mean nothing to them.
     panic_threshold, panic_mode, overprovisioning
@@ -139,7 +141,9 @@ class Balancer(Core):
     hash_function : str
         For ``compat="envoy"`` rings: ``"xxhash"`` or ``"murmur2"``.
     points_per_weight, min_ring_size, max_ring_size : int
-        Rings: points for one unit of weight; limits of Envoy's.
+        Rings: points for one unit of weight; limits of Envoy's. A fraction of a point owns such a part of its
+        arc. Weights that are all below 1, or would give more than 2**24 points, are taken times a power of
+        two; an edit across such a border moves keys of everybody.
     slack : float
         ``stable``: how far above its share a backend may go.
     repair : bool
@@ -147,14 +151,15 @@ class Balancer(Core):
         histories then disagree.
     sticky_keys : int
         How many keys of ``pick`` and ``acquire`` (not of ``pick_many``) a hash policy remembers, each with
-        the backend that it got, so that one that drains keeps its own: a power of two; 0: none. 8 bytes each (512 KiB as it is). Of so
+        the backend that it got, so that one that drains keeps its own: a power of two; 0: none. 8 bytes each
+        (512 KiB as it is). Of so
         many keys fewer than one in a thousand is lost; of more, those that were picked last are known.
     slow_start_min, slow_start_aggression : float
         Where slow start begins, and its curve (1: linear), as Envoy's.
     decay_s, failure_latency_s : float
         ``peak_ewma``: how long a latency is remembered; what a failure counts as at least. It also counts
-        as at least eight times the slowest remembered answer of all, behind as many requests as are in flight on
-        average.
+        as at least eight times the slowest remembered answer of all, behind as many requests as are in
+        flight on average.
     retry_budget, min_retries
         See ``acquire``.
     clock : callable
@@ -266,7 +271,7 @@ class Balancer(Core):
         self._subset_size = subset_size
         self._whole = policy == "jump" or compat in ("nginx", "lvs")
         # These tables can turn out too large, which the edit that caused it must say.
-        self._checked = self._whole or policy == "ketama"
+        self._checked = self._whole or (policy == "ketama" and compat is not None)
         self._options = {
             "seed": seed,
             "table_size": table_size,
@@ -382,7 +387,7 @@ class Balancer(Core):
             self._edit(added=[made])
 
     def remove(self, id: str) -> None:
-        """Removes one member; its leases end as they would have.
+        """Removes one member; its leases end as they would have, and count again if it is added meanwhile.
 
         Raises
         ------
@@ -512,7 +517,7 @@ class Balancer(Core):
         )
 
     def distribution(self, hashes: Any) -> dict[str, float]:
-        """The share of the hashes (uint64[n], or whatever ``pick_many`` takes) that each member would get now.
+        """The share of the hashes (uint64[n], or what ``pick_many`` takes) that each member would get now.
 
         Nothing is advanced or remembered.
         """

@@ -6,7 +6,7 @@ import enum
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 
 def checked_weight(weight: object, what: str = "weight") -> float:
@@ -56,6 +56,28 @@ def weight_from_load(qps: float, utilization: float, eps: float = 0.0, error_pen
     return qps / load if load > 0 else 0.0
 
 
+class _Metadata(dict[str, Any]):
+    """A dict that is what it was; like any other in comparisons, copies, pickles and JSON."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            "metadata of a Backend cannot be changed; dataclasses.replace() makes another Backend"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Metadata, (dict(self),)
+
+
+_NO_METADATA = _Metadata()
+
+
+def _no_metadata() -> Mapping[str, Any]:
+    return _NO_METADATA
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One thing that a balancer may pick.
@@ -67,13 +89,14 @@ class Backend:
     address, port
         Where it is. Compatible modes of other systems place it by ``address:port``.
     weight : int or float
-        Its share relative to the others, 1e-18..2**32. 0 means draining: no new picks.
+        Its share relative to the others, 1e-18..2**32. 0 means draining: no new picks. The policy ``jump``
+        and the compatible modes ``nginx`` and ``lvs`` take whole numbers only.
     zone : str, optional
         Where it runs; see ``local_zone`` of the balancer.
     priority : int
         0 is first; the next one takes what the healthy ones before cannot.
     metadata : mapping
-        Whatever belongs to it; not read by the balancer.
+        Whatever belongs to it; not read by the balancer. Copied, into a dict that cannot be changed.
     """
 
     id: str
@@ -82,7 +105,7 @@ class Backend:
     weight: float = 1
     zone: str | None = None
     priority: int = 0
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, Any] = field(default_factory=_no_metadata, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
@@ -104,6 +127,8 @@ class Backend:
             raise TypeError(f"zone must be a str or None, got {type(self.zone).__name__}")
         if not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata must be a mapping, got {type(self.metadata).__name__}")
+        if not isinstance(self.metadata, _Metadata):
+            object.__setattr__(self, "metadata", _Metadata(self.metadata))
 
 
 class Reason(enum.IntEnum):

@@ -14,6 +14,7 @@ from fastpath.reference.hashing import xxh64
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _TRIES = 32
+_RESTING = 256  # ids that were given back wait for so many others
 HASH_POLICIES = ("maglev", "ketama", "rendezvous", "jump", "stable")
 
 
@@ -186,11 +187,33 @@ def stable_table(names: list[str], weights: list[float], slots: int, slack: floa
 
 def ring(names: list[str], weights: list[float], points: int) -> list[tuple[int, int]]:
     """(point, index), sorted; points for one unit of weight."""
+    total = 0.0
+    for weight in weights:
+        total += weight
+    scale = 1.0 if max(weights) >= 1 else 2.0 ** -(math.frexp(max(weights))[1] - 1)
+    if total * points * scale > 1 << 24:
+        while total * points * scale > min(max(len(names) * points, 1 << 20), 1 << 24):
+            scale /= 2.0
     made = []
+    parts = {}
     for i, (name, weight) in enumerate(zip(names, weights, strict=True)):
         node = xxh64(name.encode())
-        made += [(draw(node, k), i) for k in range(math.ceil(weight * points))]
-    return sorted(made, key=lambda point: point[0])
+        wanted = weight * scale * points
+        whole = math.floor(wanted + 1e-9)
+        made += [(draw(node, k), i) for k in range(whole)]
+        if wanted - whole >= 1e-9 or whole == 0:
+            parts[draw(node, whole), i] = wanted - whole
+    if len(names) == 1 or not made:
+        return sorted([*made, *parts], key=lambda point: point[0])
+    everybody = sorted([*made, *parts], key=lambda point: (point[0], point[1]))
+    # A part of a point leaves the rest of its arc to the next whole one.
+    for k, point in enumerate(everybody):
+        if point in parts:
+            turned = everybody[k + 1 :] + everybody[:k]
+            owner = next(i for hash, i in turned if (hash, i) not in parts)
+            arc = (point[0] - everybody[k - 1][0]) & _MASK
+            made.append(((point[0] - max(1, int(parts[point] * float(arc)))) & _MASK, owner))
+    return sorted([*made, *parts], key=lambda point: point[0])
 
 
 def ring_shares(names: list[str], weights: list[float], points: int) -> list[float]:
@@ -310,7 +333,7 @@ class ReferenceBalancer:
         """A new member."""
         if id in self.members:
             raise ValueError(f"backend {id!r} is there already")
-        if self.free:
+        if len(self.free) > _RESTING:
             slot = self.free.pop(0)
         else:
             self.slots_used += 1
@@ -625,7 +648,11 @@ class _Tier:
             member = find[name]
             self.salt = salt
             if self.open(member):
-                return member
+                return (
+                    self.leaver(salt, before) or member
+                    if b.policy == "jump" and warming and not member.draining
+                    else member
+                )
             # Of the scores of `rendezvous` only the best asks.
             if before and warming and self.refused(member) and (step == 0 or b.policy != "rendezvous"):
                 kept = find[next(name for _, name in self.chain(salt, before))]
@@ -635,6 +662,19 @@ class _Tier:
                 if stays:
                     return kept
         return self.fallback(mix64(h))
+
+    def leaver(self, salt: int, before: dict[str, float]) -> Member | None:
+        """Whom the layout takes a key from that leaves later, as others come."""
+        if not before:
+            return None
+        name = next(name for _, name in self.chain(salt, before))
+        kept = next(m for m in self.members if m.id == name)
+        if self.balancer.ramp_part(kept) == 1.0 or self.warm(kept):
+            return None
+        self.warming = "ignored"
+        stays = self.open(kept)
+        self.warming = "by_key"
+        return kept if stays else None
 
     def refused(self, member: Member) -> bool:
         """Whether nothing but slow start keeps it from this pick."""

@@ -106,8 +106,8 @@ void Balancer::measure(Id id, double seen, double now, bool passed) {
   suspicious_[id] = suspicious;
 }
 
-// Where answers take long, a failure must not look like a fast one: it costs more than the slowest answer behind
-// an average queue.
+// Where answers take long, a failure must not look like a fast one: it costs more than the slowest answer
+// behind an average queue.
 double Balancer::failure_cost(double now) const noexcept {
   const double queue =
       static_cast<double>(total_in_flight_) / static_cast<double>(std::max<std::size_t>(present_, 1));
@@ -227,9 +227,10 @@ void Balancer::tick(double now) {
 
 std::size_t Balancer::nbytes() const noexcept {
   const Generation* g = generation();
-  std::size_t bytes = sizeof *this + suspicious_.capacity() / 8 + storage_->nbytes() + entries_.capacity() * sizeof(Entry) +
-                      keys_.nbytes() + records_.capacity() * sizeof(Record) +
-                      places_.capacity() * sizeof(std::uint32_t) + free_ids_.size() * sizeof(Id) + sizeof *g;
+  std::size_t bytes = sizeof *this + suspicious_.capacity() / 8 + storage_->nbytes() +
+                      entries_.capacity() * sizeof(Entry) + keys_.nbytes() +
+                      records_.capacity() * sizeof(Record) + places_.capacity() * sizeof(std::uint32_t) +
+                      free_ids_.size() * sizeof(Id) + sizeof *g;
   if (sticky_) bytes += sticky_->nbytes();
   if (g->storage != storage_) bytes += g->storage->nbytes();
   for (const auto& tier : g->tiers) {

@@ -79,7 +79,7 @@ Balancer::Balancer(const Options& options) : options_(options) {
 Balancer::~Balancer() { delete generation_.load(kRelaxed); }
 
 void Balancer::reserve(std::size_t more) {
-  const std::size_t free = free_ids_.size();
+  const std::size_t free = free_ids_.size() > kResting ? free_ids_.size() - kResting : 0;
   const std::size_t wanted = entries_.size() + (more > free ? more - free : 0);
   if (storage_ && wanted <= storage_->capacity) return;
   const std::size_t capacity = std::max(wanted, storage_ ? storage_->capacity * 3 / 2 : 0);
@@ -106,9 +106,13 @@ void Balancer::reset(Id id) {
   if (id < suspicious_.size()) suspicious_[id] = false;
 }
 
-Id Balancer::add(const std::string& key, double weight, int priority, bool local, double now, bool ramp) {
-  Id id = 0;
-  if (!free_ids_.empty()) {
+Id Balancer::add(const std::string& key, double weight, int priority, bool local, double now, bool ramp,
+                 Id leased) {
+  Id id = leased;
+  const std::uint32_t leases = leased != 0 ? in_flight(leased) : 0;
+  if (leased != 0) {
+    // It comes back while its requests run.
+  } else if (free_ids_.size() > kResting) {
     id = free_ids_.front();
     free_ids_.pop_front();
   } else {
@@ -121,6 +125,7 @@ Id Balancer::add(const std::string& key, double weight, int priority, bool local
   if (!keys_.empty()) keys_.set(id, key);
   reset(id);
   storage_->lanes[id].weight.store(weight, kRelaxed);
+  storage_->lanes[id].in_flight.store(leases, kRelaxed);
   Entry& entry = entries_[id];
   entry.hash = xxh64(key.data(), key.size());
   if (additions_ == std::numeric_limits<std::uint32_t>::max()) renumber();
@@ -128,7 +133,9 @@ Id Balancer::add(const std::string& key, double weight, int priority, bool local
   entry.priority = static_cast<std::uint32_t>(priority);
   entry.local = local;
   ++present_;
-  storage_->flags[id].store(weight > 0.0 ? 0 : kWeightless, kRelaxed);
+  const bool full = options_.max_in_flight != 0 && leases >= options_.max_in_flight;
+  storage_->flags[id].store(static_cast<std::uint8_t>((weight > 0.0 ? 0 : kWeightless) | (full ? kFull : 0)),
+                            kRelaxed);
   dirty_ = true;
   if (ramp && options_.slow_start_s > 0.0) start_ramp(id, 0.0, now);
   return id;
@@ -219,10 +226,12 @@ void Balancer::set_flags(Id id, std::uint8_t set, std::uint8_t clear) {
   Tier& tier = *g->tiers[storage_->lanes[id].tier];
   const std::size_t total = tier.total;
   const std::size_t healthy = tier.healthy;
+  const bool ramping = tier.ramping.load(kRelaxed) != 0;
   count(tier, id, before, -1);
   count(tier, id, after, 1);
   publish_weight(tier);
-  if (tier.total != total || tier.healthy != healthy) publish_loads(*g);
+  const bool ramps = tier.ramping.load(kRelaxed) != 0;
+  if (tier.total != total || tier.healthy != healthy || ramps != ramping) publish_loads(*g);
   update_load(tier, id);
 }
 
@@ -303,7 +312,8 @@ void Balancer::publish_loads(Generation& g) {
   }
   // The shortcut asks flags alone, so what depends on more must not take it.
   const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
-  const bool alone = last->load.load(kRelaxed) == 100 && !refuses;
+  const bool keeps = last->table.kind == TableKind::jump && last->outset && last->ramping.load(kRelaxed) != 0;
+  const bool alone = last->load.load(kRelaxed) == 100 && !refuses && !keeps;
   if (alone) g.sole.store(last, kRelaxed);
   if (alone || (g.patterned && !moved)) {
     g.patterned = g.patterned && !moved;
@@ -502,7 +512,8 @@ std::vector<double> Balancer::shares(double now) const {
     }
     if (total == 0.0) continue;
     share[0] -= load;
-    for (std::size_t i = 0; i < weights.size(); ++i) share[tier->table.members[i]] += weights[i] / total * load;
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      share[tier->table.members[i]] += weights[i] / total * load;
   }
   return share;
 }

@@ -76,6 +76,15 @@ double Balancer::ramp_keys(const Choice& choice, Id id) const noexcept {
   return ramp_part(choice.storage.ramps[id], choice.ask.now) * total / (total - lacking);
 }
 
+// The layout of `jump` takes keys from a backend whose weight is raised. They leave as others become its own,
+// or it would have less before it has more.
+bool Balancer::leaves_later(const Choice& choice, Id to) const noexcept {
+  if (choice.tier.table.kind != TableKind::jump || !choice.tier.outset) return false;
+  const Id from = choice.tier.outset->first_owner(choice.salt);
+  return from != 0 && from != to && (choice.held(from) & kRamping) != 0 &&
+         unit(mix64(choice.salt ^ (from * kGolden))) >= ramp_keys(choice, from);
+}
+
 // ok or drain_sticky: the backend may take this pick. Anything else: why it may not.
 Reason Balancer::verdict(const Choice& choice, Id id) const noexcept {
   if (choice.ask.exclude != nullptr && (*choice.ask.exclude)[id]) return Reason::empty;
@@ -138,13 +147,15 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
                                                     [id](const Considered& seen) { return seen.id == id; })) {
       choice.ask.trace->push_back({id, answer});
     }
-    if (answer == Reason::ok || answer == Reason::drain_sticky) {
+    const bool takes = answer == Reason::ok || answer == Reason::drain_sticky;
+    if (takes && (!leaves_later(choice, id) || answer == Reason::drain_sticky)) {
       choice.id = id;
       if (answer == Reason::drain_sticky) first = answer;
       return true;
     }
-    if (first == Reason::ok && answer != Reason::empty) first = answer;
-    if (answer == Reason::slow_start && choice.tier.outset) {
+    const Reason refusal = takes ? Reason::slow_start : answer;
+    if (first == Reason::ok && refusal != Reason::empty) first = refusal;
+    if (refusal == Reason::slow_start && choice.tier.outset) {
       // Not its key yet: it stays where it was.
       const Id kept = choice.tier.outset->first_owner(h);
       choice.warming = Warming::ignored;
@@ -157,7 +168,8 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
         return true;
       }
     }
-    return false;
+    if (takes) choice.id = id;
+    return takes;
   };
   const auto settle = [&] {
     if (first == Reason::slow_start && choice.id == owner) first = Reason::ok;

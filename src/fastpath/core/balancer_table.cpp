@@ -21,6 +21,7 @@ constexpr double kStrideSteps = 16.0;
 constexpr double kIdleLooks = 16.0;
 constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMostPoints = std::uint64_t{1} << 24;
+constexpr double kUsualPoints = 0x1p20;  // of rings whose weights would give too many
 
 // Weights as whole numbers without a common factor; empty if they are not whole numbers.
 std::vector<std::uint64_t> whole_weights(const std::vector<double>& weights) {
@@ -146,6 +147,59 @@ void nginx_points(std::vector<Point>& ring, const Member& member, std::uint32_t 
   }
 }
 
+// What weights are taken times in this library's own layout: a power of two, so that all below 1 get the
+// points of weights above, and large ones no more than a ring may have. Else 1, for points that depend on
+// others move keys.
+double point_scale(const Table& table, std::uint32_t points) {
+  const double largest = *std::max_element(table.weights.begin(), table.weights.end());
+  const double total = table.total_weight * points;
+  const auto most = static_cast<double>(kMostPoints);
+  double scale = largest < 1.0 ? std::exp2(-std::ilogb(largest)) : 1.0;
+  if (total * scale <= most) return scale;
+  const double usual = std::clamp(static_cast<double>(table.members.size()) * points, kUsualPoints, most);
+  while (total * scale > usual) scale /= 2.0;
+  return scale;
+}
+
+// Points by weight. What is left after whole ones is a point that owns only such a part of the arc before it:
+// the rest stays with the next whole point.
+void own_points(std::vector<Point>& ring, const Table& table, const std::vector<Member>& members,
+                std::uint32_t points) {
+  constexpr double kNone = 1e-9;  // what a product of decimals is off
+  const double scale = point_scale(table, points);
+  std::vector<std::pair<Point, double>> parts;
+  for (const Member& member : members) {
+    const double wanted = member.weight * scale * points;
+    const double whole = std::floor(wanted + kNone);
+    const auto count = static_cast<std::uint64_t>(whole);
+    for (std::uint64_t i = 0; i < count; ++i) ring.push_back({draw(member.hash, i), member.id});
+    if (wanted - whole < kNone && count > 0) continue;
+    ring.push_back({draw(member.hash, count), member.id});
+    parts.push_back({ring.back(), wanted - whole});
+  }
+  const std::size_t n = ring.size();
+  if (parts.empty() || parts.size() == n || members.size() == 1) return;
+  const auto before = [](const Point& a, const Point& b) { return a.hash < b.hash; };
+  std::stable_sort(ring.begin(), ring.end(), before);
+  std::vector<bool> partial(n, false);
+  std::vector<std::size_t> places;
+  for (const auto& [point, part] : parts) {
+    auto place = std::lower_bound(ring.begin(), ring.end(), point, before);
+    while (place->owner != point.owner) ++place;
+    places.push_back(static_cast<std::size_t>(place - ring.begin()));
+    partial[places.back()] = true;
+  }
+  for (std::size_t k = 0; k < parts.size(); ++k) {
+    const std::size_t i = places[k];
+    const std::uint64_t arc = ring[i].hash - ring[(i + n - 1) % n].hash;
+    std::size_t next = (i + 1) % n;
+    while (partial[next]) next = (next + 1) % n;
+    const auto own =
+        std::max<std::uint64_t>(1, static_cast<std::uint64_t>(parts[k].second * static_cast<double>(arc)));
+    ring.push_back({ring[i].hash - own, ring[next].owner});
+  }
+}
+
 bool by_id(const Member& a, const Member& b) noexcept { return a.id < b.id; }
 
 void build_ring(Table& table, const std::vector<Member>& members, const TableOptions& options) {
@@ -191,10 +245,7 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
       break;
     }
     default:
-      for (const Member& member : members) {
-        const auto count = static_cast<std::uint64_t>(std::ceil(member.weight * options.points));
-        for (std::uint64_t i = 0; i < count; ++i) ring.push_back({draw(member.hash, i), member.id});
-      }
+      own_points(ring, table, members, options.points);
   }
   // Stable, so that of equal points the one of the member added first stays.
   std::stable_sort(ring.begin(), ring.end(), [](const Point& a, const Point& b) { return a.hash < b.hash; });
@@ -286,6 +337,7 @@ void check_size(const std::vector<double>& weights, const TableOptions& options)
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   const auto n = static_cast<double>(weights.size());
   if (options.policy == Policy::ketama) {
+    if (options.compat == Compat::none) return;
     const bool envoy = options.compat == Compat::envoy || options.compat == Compat::envoy_murmur2;
     const double smallest = *std::min_element(weights.begin(), weights.end()) / total;
     const double points = envoy                                    ? envoy_points(smallest, options)

@@ -272,7 +272,9 @@ class Balancer {
 
   // --- members
   void reserve(std::size_t more);  // before so many are added
-  Id add(const std::string& key, double weight, int priority, bool local, double now, bool ramp);
+  // `leased`: the id that a member had which is gone but for its leases, to be had again; 0: another one.
+  Id add(const std::string& key, double weight, int priority, bool local, double now, bool ramp,
+         Id leased = 0);
   void remove(Id id);
   void set_key(Id id, const std::string& key);
   void set_place(Id id, int priority, bool local);
@@ -324,9 +326,9 @@ class Balancer {
     std::uint32_t priority : 31 = 0;
     std::uint32_t local : 1 = 1;
   };
-  struct Record {  // of outlier detection
+  struct Record {                // of outlier detection
     double ejected_until = 0.0;  // also of the last ejection, when that is over
-    std::uint32_t passed = 0;  // reports in this interval
+    std::uint32_t passed = 0;    // reports in this interval
     std::uint32_t failed = 0;
     std::uint16_t consecutive = 0;  // failures in a row
     std::uint16_t ejections = 0;
@@ -393,6 +395,7 @@ class Balancer {
   double ramp_part(const Ramp& ramp, double now) const noexcept;
   double ramp_factor(const Storage& storage, Id id, double now) const noexcept;
   double ramp_keys(const Choice& choice, Id id) const noexcept;
+  bool leaves_later(const Choice& choice, Id to) const noexcept;
   Reason verdict(const Choice& choice, Id id) const noexcept;
   Id fallback(Choice& choice, std::uint64_t x) const noexcept;
   void choose_hashed(Choice& choice) const noexcept;
@@ -445,7 +448,9 @@ class Balancer {
   std::vector<Record> records_;        // by id, with outlier detection
   std::vector<std::uint32_t> places_;  // by id, in the tier's tournament: least_request
   std::size_t present_ = 0;
-  std::deque<Id> free_ids_;  // without leases; oldest first, so that an id rests before it is used again
+  // Without leases, oldest first. So many rest, that an id which somebody still holds is no other backend's.
+  static constexpr std::size_t kResting = 256;
+  std::deque<Id> free_ids_;
   std::uint32_t additions_ = 0;
   std::uint32_t total_in_flight_ = 0;
   std::uint32_t retries_ = 0;

@@ -1,5 +1,5 @@
-// The keys that were picked for lately, each with its backend, for draining: 2^bits of them and more. Asked by a
-// hash of both.
+// The keys that were picked for lately, each with its backend, for draining: 2^bits of them and more. Asked
+// by a hash of both.
 //
 // Sets of one cache line hold 16 marks each, twice as many as keys are asked for, so that hardly any set is
 // full before as many keys are there. A mark is 24 bits of the hash and 8 of the time of the last pick; when
