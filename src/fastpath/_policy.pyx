@@ -56,7 +56,11 @@ cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
         CPolicy(uint64_t seed) except +
         void add(const Rule4* four, const Rule6* six) except +
         void erase(const Rule4* four, const Rule6* six) except +
-        void replace(const vector[Rule4]& four, const vector[Rule6]& six, cbool keep_hits) except +
+        void replace(const vector[Rule4]& four, const vector[Rule6]& six) except +
+        void move(
+            const vector[Rule4]& four, const vector[uint64_t]& four_orders,
+            const vector[Rule6]& six, const vector[uint64_t]& six_orders,
+        ) except +
         void compile() except +
         uint32_t decide4(const Packet4& packet, cbool count) noexcept
         uint32_t decide6(const Packet6& packet, cbool count) noexcept
@@ -126,7 +130,7 @@ cdef class PolicyCore:
         self.policy.get().reclaim()
         self.policy.get().erase(&four if has & 1 else NULL, &six if has & 2 else NULL)
 
-    def replace(self, list rules, bint keep_hits):
+    def replace(self, list rules):
         cdef vector[Rule4] fours
         cdef vector[Rule6] sixes
         cdef Rule4 four
@@ -140,7 +144,26 @@ cdef class PolicyCore:
                 sixes.push_back(six)
         self.policy.get().reclaim()
         with nogil:
-            self.policy.get().replace(fours, sixes, keep_hits)
+            self.policy.get().replace(fours, sixes)
+
+    def move(self, list rules, list orders):
+        """Gives rules other orders, all at once; among all rules their places stay."""
+        cdef vector[Rule4] fours
+        cdef vector[Rule6] sixes
+        cdef vector[uint64_t] four_orders, six_orders
+        cdef Rule4 four
+        cdef Rule6 six
+        cdef int has
+        for fields, order in zip(rules, orders, strict=True):
+            has = self.fill_both(fields, &four, &six)
+            if has & 1:
+                fours.push_back(four)
+                four_orders.push_back(order)
+            if has & 2:
+                sixes.push_back(six)
+                six_orders.push_back(order)
+        self.policy.get().reclaim()
+        self.policy.get().move(fours, four_orders, sixes, six_orders)
 
     def compile(self):
         self.policy.get().reclaim()

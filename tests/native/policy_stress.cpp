@@ -1,5 +1,5 @@
-// Readers decide beside a writer that adds, erases and replaces rules, and a thread that compiles them: every
-// packet meets the rule that stays or one that comes before it, and no hit is lost.
+// Readers decide beside a writer that adds, erases, moves and replaces rules, and a thread that compiles
+// them: every packet meets the rule that stays or one that comes before it, and no hit is lost.
 #include <atomic>
 #include <random>
 #include <thread>
@@ -66,10 +66,11 @@ void edits(fastpath::Isa isa) {
   });
   std::mt19937 random(3);
   std::vector<bool> there(256);
+  std::uint64_t base = 10;  // of the orders
   for (int round = 0; round < 60; ++round) {
     for (int n = 0; n < 20; ++n) {
       const std::uint32_t net = random() % 256;
-      const Policy::Rule4 rule = rule4(2 + net, 10 + net, net << 24, 8);
+      const Policy::Rule4 rule = rule4(2 + net, base + net, net << 24, 8);
       if (there[net]) {
         policy.erase(&rule, nullptr);
       } else {
@@ -80,10 +81,23 @@ void edits(fastpath::Isa isa) {
       batch.decide4(policy);
       for (std::uint32_t i = 0; i < 256; ++i) CHECK(batch.ids[i] == (there[i] ? 2 + i : 1));
     }
+    if (round % 3 == 2) {
+      std::vector<Policy::Rule4> moved;
+      std::vector<std::uint64_t> orders;
+      const std::uint64_t next = base == 10 ? 1000 : 10;
+      for (std::uint32_t net = 0; net < 256; ++net) {
+        if (!there[net]) continue;
+        moved.push_back(rule4(2 + net, base + net, net << 24, 8));
+        orders.push_back(next + net);
+      }
+      policy.move(moved, orders, {}, {});
+      base = next;
+    }
     if (round % 10 == 9) {
-      policy.replace({last4, rule4(9, 17, 7u << 24, 8)}, {last6}, round % 20 == 9);
+      policy.replace({last4, rule4(9, 17, 7u << 24, 8)}, {last6});
       there.assign(256, false);
       there[7] = true;
+      base = 10;
     }
     policy.reclaim();
   }

@@ -316,13 +316,109 @@ def test_random_histories_against_a_linear_scan(turn: int) -> None:
                 ]
 
 
-def test_inserting_before_the_same_rule_again_and_again() -> None:
-    policy = Policy([Rule("deny", id="last")])
-    for i in range(300):
-        policy.insert(Rule("allow", dst_ports=i, id=i), before="last")
-        assert policy.decide("10.0.0.1", "10.0.0.2", 6, 1, i) == ("allow", i)
-    assert [rule.id for rule in policy] == [*range(300), "last"]
-    assert policy.hits(7) == 1
+class Watched:
+    """The compiled side of a policy, and how many rules each edit touched."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._core: Any = policy._core
+        self.touched: list[int] = []
+        policy._core = self  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def add(self, fields: Any) -> None:
+        self.touched.append(1)
+        self._core.add(fields)
+
+    def move(self, rules: list[Any], orders: list[int]) -> None:
+        self.touched.append(len(rules))
+        self._core.move(rules, orders)
+
+    def replace(self, *_: Any) -> None:
+        raise AssertionError("an edit replaced all rules")
+
+
+@pytest.mark.parametrize("where", ["before one", "before the last", "after one", "anywhere", "end", "front"])
+def test_thousands_of_inserts_keep_the_tree_and_touch_few_rules(where: str) -> None:
+    rules = [Rule("deny", f"10.0.{i}.0/24", id=i) for i in range(200)]
+    policy = Policy([*rules, Rule("deny", id="last")])
+    policy.compile()
+    watched = Watched(policy)
+    source = random.Random(3)
+    ids: list[Any] = [rule.id for rule in policy]
+    for i in range(10_000):
+        at = {
+            "before one": 100 + i,
+            "before the last": len(ids) - 1,
+            "after one": 101,
+            "anywhere": source.randrange(len(ids)),
+            "end": len(ids),
+            "front": 0,
+        }[where]
+        new = policy.insert(
+            Rule("allow", f"11.{i >> 8}.{i & 255}.0/24", id=("new", i)),
+            before=ids[at] if at < len(ids) else None,
+        )
+        ids.insert(at, new)
+        assert policy.compiled
+    assert [rule.id for rule in policy] == ids
+    assert max(watched.touched) <= 64
+    assert sum(watched.touched) <= 1.1 * 10_000
+    src = np.array([0x0B000001 + (i << 8) for i in range(0, 10_000, 500)], np.uint32)
+    found = [policy.values[i].id for i in policy.decide_many(src, src, 6).tolist()]  # type: ignore[union-attr]
+    ranks = {id: rank for rank, id in enumerate(ids)}
+    assert found == [min(("new", i), "last", key=ranks.__getitem__) for i in range(0, 10_000, 500)]
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_rules_that_move_apart_stay_in_order(turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gaps so small that every few edits use one up, beside a tree, without one, and while one is made."""
+    monkeypatch.setattr("fastpath.tables.policy._GAP", 4)
+    monkeypatch.setattr("fastpath.tables.policy._ROOM", 2)
+    monkeypatch.setattr("fastpath.tables.policy._WINDOW", 4)
+    source = random.Random(turn)
+    policy = Policy([random_rule(source) for _ in range(30)])
+    watched = Watched(policy)
+    twin = list(policy)
+    counted = {rule.id: 0 for rule in twin}
+    stop = threading.Event()
+
+    def compile_on() -> None:
+        while not stop.is_set():
+            policy.compile()
+
+    if turn % 2:
+        compiling = threading.Thread(target=compile_on)
+        compiling.start()
+    else:
+        policy.compile()
+    try:
+        for step in range(400):
+            at = source.choice([source.randrange(len(twin) + 1), len(twin) // 2])
+            if len(twin) > 20 and source.random() < 0.5:
+                gone = twin.pop(min(at, len(twin) - 1))
+                policy.delete(gone.id)
+            else:
+                given = policy.insert(random_rule(source), before=twin[at].id if at < len(twin) else None)
+                twin.insert(at, policy[given])
+                counted[given] = 0
+            assert list(policy) == twin
+            for family in (4, 6) if step % 4 == 0 else ():
+                packets = random_packets(source, family, 20)
+                expected = [first_match(twin, packet) for packet in packets]
+                values = policy.values
+                assert [values[i] for i in policy.decide_many(*columns(packets, family))] == expected
+                for rule in expected:
+                    if rule is not None:
+                        counted[rule.id] += 1  # type: ignore[attr-defined]
+        assert [policy.hits(rule.id) for rule in twin] == [counted[rule.id] for rule in twin]
+    finally:
+        stop.set()
+        if turn % 2:
+            compiling.join()
+    assert policy.compiled
+    assert sum(touched > 1 for touched in watched.touched) >= 8
 
 
 def test_many_rules_of_one_prefix() -> None:

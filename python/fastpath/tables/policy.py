@@ -25,7 +25,11 @@ Prefix = str | ipaddress.IPv4Network | ipaddress.IPv6Network | tuple[Address, in
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _ANY_PROTOCOL = 256
 _ANY_PORTS = (0, 65535)
+_ORDERS = 1 << 64  # orders are below
 _GAP = 1 << 40  # between the orders of neighbours, so that rules can be put between them
+_STEP = 8  # bits by which steps are smaller than the gap
+_WINDOW = 32  # rules that are moved apart, at least, where a gap is used up
+_ROOM = 1 << 16  # the gap that so many rules must get
 _REST = 10_000  # deletions, at least, before the number of a rule is given to another one
 
 
@@ -204,6 +208,11 @@ class _Entry(NamedTuple):
         return self.number, self.order, protocol, rule.src_ports, rule.dst_ports, *sides
 
 
+def _spread(low: int, high: int, n: int) -> list[int]:
+    """n orders between two that leave wide gaps."""
+    return [low + (high - low) * (i + 1) // (n + 1) for i in range(n)]
+
+
 class Policy:
     """Ordered allow and deny rules over five-tuples; the first rule that matches decides.
 
@@ -242,6 +251,7 @@ class Policy:
         self._lock = threading.Lock()
         self._editor = 0  # the thread that holds it
         self._orders: list[int] = []  # of the rules, ascending
+        self._latest = 0  # the order of the rule that was inserted last
         self._rules: list[Rule] = []
         self._entries: dict[Hashable, _Entry] = {}
         self._values: list[Rule | None] = [
@@ -313,19 +323,69 @@ class Policy:
                 rule = self._checked(each, claimed if getattr(each, "id", 0) is None else checked)
                 checked[rule.id] = rule
                 claimed.add(rule.id)
-            self._publish(
-                [_Entry(rule, _GAP * (i + 1), self._number(rule)) for i, rule in enumerate(checked.values())],
-                keep_hits=False,
-            )
-
-    def _publish(self, entries: list[_Entry], keep_hits: bool) -> None:
-        """Makes these the rules."""
-        self._core.replace([entry.fields for entry in entries], keep_hits)
-        if not keep_hits:
+            half = min(_GAP * (len(checked) + 1), _ORDERS - 2) // 2
+            orders = _spread(_ORDERS // 2 - half, _ORDERS // 2 + half, len(checked))
+            entries = [
+                _Entry(rule, order, self._number(rule))
+                for rule, order in zip(checked.values(), orders, strict=True)
+            ]
+            self._core.replace([entry.fields for entry in entries])
             self._free.extend(entry.number for entry in self._entries.values())
-        self._entries = {entry.rule.id: entry for entry in entries}
-        self._orders = [entry.order for entry in entries]
-        self._rules = [entry.rule for entry in entries]
+            self._entries = {entry.rule.id: entry for entry in entries}
+            self._orders = [entry.order for entry in entries]
+            self._rules = [entry.rule for entry in entries]
+            self._latest = 0
+
+    def _bounds(self, start: int, stop: int) -> tuple[int, int]:
+        """Between which orders some rules and a new one may lie: one gap a rule beyond the first or last."""
+        room = _GAP * (stop - start + 2)
+        low = self._orders[start - 1] if start else 0
+        high = self._orders[stop] if stop < len(self._orders) else _ORDERS - 1
+        if start == 0 and self._orders:
+            low = max(low, self._orders[0] - room)
+        if stop == len(self._orders) and self._orders:
+            high = min(high, self._orders[-1] + room)
+        return low, high
+
+    def _order(self, at: int) -> int | None:
+        """An order for a new rule at a position; None if there is none between its neighbours.
+
+        Rules often go to one place after the other, before the same rule or after it: there they take a step
+        each, rather than half of what is left.
+        """
+        low, high = self._bounds(at, at)
+        if high - low < 2:
+            return None
+        if 0 < at < len(self._orders) and self._latest in (low, high):
+            step = max((high - low) >> _STEP, 1)
+            return low + step if low == self._latest else high - step
+        return (low + high) // 2
+
+    def _make_room(self, at: int) -> None:
+        """Moves the orders of some rules around a position apart.
+
+        As many as it takes to find wide gaps, wider for more rules: so a place to which rules go again and
+        again costs a few moves a rule, after Bender et al., "Two Simplified Algorithms for Maintaining Order
+        in a List", 2002.
+        """
+        n = len(self._orders)
+        size, gap = _WINDOW, _ROOM
+        while True:
+            start, stop = max(0, at - size // 2), min(n, at + size // 2)
+            low, high = self._bounds(start, stop)
+            if high - low >= gap * (stop - start + 1):
+                break
+            if start == 0 and stop == n:
+                low, high = 0, _ORDERS - 1
+                break
+            size, gap = 2 * size, 2 * gap
+        orders = _spread(low, high, stop - start)
+        entries = [self._entries[rule.id] for rule in self._rules[start:stop]]
+        self._core.move([entry.fields for entry in entries], orders)
+        self._orders[start:stop] = orders
+        self._latest = 0
+        for entry, order in zip(entries, orders, strict=True):
+            self._entries[entry.rule.id] = entry._replace(order=order)
 
     def insert(self, rule: Rule, before: Hashable | None = None) -> Any:
         """Insert a rule before another one, or at the end.
@@ -353,19 +413,16 @@ class Policy:
             at = len(self._rules)
             if before is not None:
                 at = bisect.bisect_left(self._orders, self._entries[before].order)
-            low = self._orders[at - 1] if at else 0
-            high = self._orders[at] if at < len(self._orders) else low + 2 * _GAP
-            entry = _Entry(rule, (low + high) // 2, self._number(rule))
-            if high - low < 2 or high >= 2**63:
-                entries = [self._entries[each.id] for each in self._rules]
-                entries.insert(at, entry)
-                spread = [each._replace(order=_GAP * (i + 1)) for i, each in enumerate(entries)]
-                self._publish(spread, keep_hits=True)
-            else:
-                self._core.add(entry.fields)
-                self._entries[rule.id] = entry
-                self._orders.insert(at, entry.order)
-                self._rules.insert(at, rule)
+            if (order := self._order(at)) is None:
+                self._make_room(at)
+                order = self._order(at)
+                assert order is not None
+            entry = _Entry(rule, order, self._number(rule))
+            self._core.add(entry.fields)
+            self._entries[rule.id] = entry
+            self._orders.insert(at, order)
+            self._rules.insert(at, rule)
+            self._latest = order
         return rule.id
 
     def delete(self, rule_id: Hashable) -> None:

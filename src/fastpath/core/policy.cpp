@@ -52,14 +52,14 @@ void Policy::erase(const Rule4* four, const Rule6* six) {
   if (next_six != nullptr) six_.publish(std::move(next_six), epochs_);
 }
 
-void Policy::replace(const std::vector<Rule4>& four, const std::vector<Rule6>& six, bool keep_hits) {
+void Policy::replace(const std::vector<Rule4>& four, const std::vector<Rule6>& six) {
   auto next_four = four_.of(four);
   auto next_six = six_.of(six);
   const std::lock_guard lock(mutex_);
   const auto prepare = [&](const auto& rules) {
     for (const auto& rule : rules) {
       hits_.reserve(std::size_t{rule.id} + 1, epochs_);
-      if (!keep_hits) hits_.restart(rule.id);
+      hits_.restart(rule.id);
     }
   };
   prepare(four);
@@ -68,6 +68,22 @@ void Policy::replace(const std::vector<Rule4>& four, const std::vector<Rule6>& s
   six_.log_replaced();
   four_.publish(std::move(next_four), epochs_);
   six_.publish(std::move(next_six), epochs_);
+}
+
+void Policy::move(const std::vector<Rule4>& four, const std::vector<std::uint64_t>& four_orders,
+                  const std::vector<Rule6>& six, const std::vector<std::uint64_t>& six_orders) {
+  const std::lock_guard lock(mutex_);
+  const auto move = [&](auto& family, const auto& rules, const auto& orders) {
+    if (rules.empty()) return;
+    auto moved = rules;
+    for (std::size_t i = 0; i < moved.size(); ++i) moved[i].order = orders[i];
+    auto next = family.moved(rules, moved);
+    for (const auto& rule : rules) family.log_erased(rule);
+    for (const auto& rule : moved) family.log_added(rule);
+    family.publish(std::move(next), epochs_);
+  };
+  move(four_, four, four_orders);
+  move(six_, six, six_orders);
 }
 
 void Policy::compile() {

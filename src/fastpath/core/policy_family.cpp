@@ -119,6 +119,24 @@ std::unique_ptr<typename PolicyFamily<Address>::State> PolicyFamily<Address>::wi
 }
 
 template <typename Address>
+std::unique_ptr<typename PolicyFamily<Address>::State> PolicyFamily<Address>::moved(
+    const std::vector<Rule>& from, const std::vector<Rule>& to) const {
+  auto next = std::make_unique<State>(state());
+  // Marks come last: until then nothing has happened.
+  std::vector<const Rule*> known;
+  for (const Rule& rule : from) {
+    remove(next->tuples, rule);
+    if (next->tree != nullptr && !remove(next->added, rule)) known.push_back(&rule);
+  }
+  for (const Rule& rule : to) {
+    insert(next->tuples, rule);
+    if (next->tree != nullptr) insert(next->added, rule);
+  }
+  for (const Rule* rule : known) next->tree->mark_erased(*rule);
+  return next;
+}
+
+template <typename Address>
 std::unique_ptr<typename PolicyFamily<Address>::State> PolicyFamily<Address>::of(
     std::vector<Rule> rules) const {
   std::vector<Plan<Address>> plans;

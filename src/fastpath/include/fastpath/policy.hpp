@@ -34,7 +34,10 @@ class Policy {
   // The same rule as was added.
   void erase(const Rule4* four, const Rule6* six);
   // Replaces all rules; each family by one store.
-  void replace(const std::vector<Rule4>& four, const std::vector<Rule6>& six, bool keep_hits);
+  void replace(const std::vector<Rule4>& four, const std::vector<Rule6>& six);
+  // Gives rules other orders; their places among all rules stay, so nobody sees a difference.
+  void move(const std::vector<Rule4>& four, const std::vector<std::uint64_t>& four_orders,
+            const std::vector<Rule6>& six, const std::vector<std::uint64_t>& six_orders);
   // Makes batches fast now, rather than when enough packets were slow. Edits and readers go on meanwhile.
   void compile();
 

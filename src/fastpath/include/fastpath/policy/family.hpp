@@ -69,6 +69,8 @@ class PolicyFamily {
   std::unique_ptr<State> with(const Rule& rule) const;
   // Null: no such rule.
   std::unique_ptr<State> without(const Rule& rule) const;
+  // Rules that are there, with other orders. A tree goes on: it leaves them to the tuples beside it.
+  std::unique_ptr<State> moved(const std::vector<Rule>& from, const std::vector<Rule>& to) const;
   // All rules at once.
   std::unique_ptr<State> of(std::vector<Rule> rules) const;
   void publish(std::unique_ptr<State> next, EpochDomain& epochs) {
