@@ -88,8 +88,8 @@ void Policy::move(const std::vector<Rule4>& four, const std::vector<std::uint64_
 
 void Policy::compile() {
   const std::lock_guard one(compiling_);
-  four_.compile(mutex_, epochs_);
-  six_.compile(mutex_, epochs_);
+  four_.compile(mutex_, epochs_, false);
+  six_.compile(mutex_, epochs_, false);
 }
 
 std::size_t Policy::nbytes() const {
@@ -151,7 +151,7 @@ void Policy::decide_many(PolicyFamily<Address>& family, const PolicyColumns& pac
   }
   if (!compile) return;
   const std::unique_lock one(compiling_, std::try_to_lock);
-  if (one) family.compile(mutex_, epochs_);
+  if (one) family.compile(mutex_, epochs_, true);
 }
 
 void Policy::decide4_many(const PolicyColumns& packets, std::size_t n, std::uint32_t* ids) {

@@ -177,7 +177,7 @@ std::unique_ptr<typename PolicyFamily<Address>::State> PolicyFamily<Address>::of
 }
 
 template <typename Address>
-void PolicyFamily<Address>::compile(std::mutex& mutex, EpochDomain& epochs) {
+void PolicyFamily<Address>::compile(std::mutex& mutex, EpochDomain& epochs, bool bounded) {
   Tuples tuples;
   std::uint64_t generation;
   {
@@ -188,10 +188,14 @@ void PolicyFamily<Address>::compile(std::mutex& mutex, EpochDomain& epochs) {
     compiling_ = true;
   }
   std::shared_ptr<const Tree> tree;
+  std::vector<Rule> rules;
+  bool too_long = false;
   const auto finish = [&] {
     const std::lock_guard lock(mutex);
     compiling_ = false;
-    if (tree == nullptr || generation != generation_) return;
+    if (generation != generation_) return;
+    if (too_long) rest_.store(rules.size() / 2 + 1, std::memory_order_relaxed);
+    if (tree == nullptr) return;
     auto next = std::make_unique<State>(state());
     next->tree = tree;
     next->added.clear();
@@ -206,10 +210,14 @@ void PolicyFamily<Address>::compile(std::mutex& mutex, EpochDomain& epochs) {
     publish(std::move(next), epochs);
   };
   try {
-    std::vector<Rule> rules;
     for (const auto& tuple : tuples) tuple->each([&](const Rule& rule) { rules.push_back(rule); });
     std::sort(rules.begin(), rules.end(), [](const Rule& a, const Rule& b) { return a.order < b.order; });
-    tree = std::make_shared<const Tree>(rules, isa_);
+    try {
+      const std::uint64_t steps = bounded ? kSteps + kStepsPerRule * rules.size() : ~std::uint64_t{0};
+      tree = std::make_shared<const Tree>(rules, isa_, steps);
+    } catch (const typename Tree::TooLong&) {
+      too_long = true;
+    }
     finish();
   } catch (...) {
     tree = nullptr;

@@ -31,7 +31,8 @@ class PolicyTree<Address>::Builder {
  public:
   static constexpr std::size_t kWords = Row::kWords;
 
-  Builder(std::vector<std::uint32_t> bounds, std::size_t rules) : bounds_(std::move(bounds)), rules_(rules) {
+  Builder(std::vector<std::uint32_t> bounds, std::size_t rules, std::uint64_t steps)
+      : bounds_(std::move(bounds)), rules_(rules), steps_(steps) {
     const List all = distinct();
     for (std::size_t side = 0; side < 2; ++side) sides_[side] = best_side(side, all);
     // The larger of them gives way, if there are too many pairs or rules fall into too many.
@@ -131,6 +132,11 @@ class PolicyTree<Address>::Builder {
       list.push_back(rule);
     }
     return list;
+  }
+
+  void spend(std::uint64_t steps) {
+    if (steps > steps_) throw TooLong();
+    steps_ -= steps;
   }
 
   std::uint32_t none() const noexcept { return static_cast<std::uint32_t>(rules_); }
@@ -267,7 +273,8 @@ class PolicyTree<Address>::Builder {
     return width(rule, Row::kPorts) == ~0u && (width(rule, Row::kProtocol) & 0xFFFF) >= 255;
   }
   // Without what never decides here.
-  void prune(List& list, const Known& known) const {
+  void prune(List& list, const Known& known) {
+    spend(list.size());
     const auto last =
         std::find_if(list.begin(), list.end(), [&](std::uint32_t rule) { return takes_all(rule, known); });
     if (last != list.end()) list.erase(last + 1, list.end());
@@ -279,6 +286,7 @@ class PolicyTree<Address>::Builder {
         kept.push_back(rule);
       }
     }
+    spend(list.size() * kept.size());
     list = std::move(kept);
   }
 
@@ -308,6 +316,7 @@ class PolicyTree<Address>::Builder {
       weight += changes_[child].weight;
       sum += std::uint64_t{count} * weight;
     }
+    spend(sampled + children);
     const auto n = static_cast<double>(sampled);
     const double own = static_cast<double>(sum) / kOne;
     if (own >= 0.95 * n * n) return kNever;
@@ -481,6 +490,7 @@ class PolicyTree<Address>::Builder {
     std::vector<List> children(std::size_t{1} << window.bits);
     for (const std::uint32_t rule : list) {
       const Span to = span(rule, window);
+      spend(to.last - to.first + 1);
       for (std::uint32_t child = to.first; child <= to.last; ++child) children[child].push_back(rule);
     }
     list = List();
@@ -495,6 +505,7 @@ class PolicyTree<Address>::Builder {
   static constexpr double kNever = 1e300;
   std::size_t rules_;
   std::size_t limit_ = 0;
+  std::uint64_t steps_;  // that are left
   Style style_{};
   bool cut_short_ = false;
   bool last_ = false;
@@ -503,7 +514,7 @@ class PolicyTree<Address>::Builder {
 };
 
 template <typename Address>
-PolicyTree<Address>::PolicyTree(const std::vector<Rule>& rules, Isa isa) {
+PolicyTree<Address>::PolicyTree(const std::vector<Rule>& rules, Isa isa, std::uint64_t steps) {
   constexpr std::size_t kWords = Row::kWords;
   // After the rules come none and unknown, which all packets match and whose id is 0, and one that no packet
   // matches.
@@ -532,7 +543,7 @@ PolicyTree<Address>::PolicyTree(const std::vector<Rule>& rules, Isa isa) {
     orders_.push_back(rule.order);
   }
 
-  Builder builder(std::move(bounds), rules.size());
+  Builder builder(std::move(bounds), rules.size(), steps);
   // Ids stand in the halves that no field uses.
   for (std::size_t i = 0; i < rules.size(); ++i) {
     std::uint32_t* protocol = &builder.bounds_[i * 2 * kWords + Row::kProtocol];

@@ -47,7 +47,7 @@ class Policy {
   std::uint32_t decide6(const PolicyPacket<Address16>& packet, bool count) const noexcept {
     return decide(six_, packet, count);
   }
-  // `ids` for n packets. Compiles when enough packets were slow.
+  // `ids` for n packets. Compiles when enough packets were slow, unless that takes long.
   void decide4_many(const PolicyColumns& packets, std::size_t n, std::uint32_t* ids);
   void decide6_many(const PolicyColumns& packets, std::size_t n, std::uint32_t* ids);
 

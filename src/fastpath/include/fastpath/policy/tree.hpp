@@ -130,9 +130,12 @@ class PolicyTree {
   using Rule = PolicyRule<Address>;
   using Row = PolicyRow<Address>;
 
+  // Thrown by the constructor: it takes more steps than it was given.
+  struct TooLong {};
+
   // `rules` by order. Its memory is bounded by the number of rules: where rules are so entangled that the
-  // tree would outgrow it, leaves say unknown().
-  PolicyTree(const std::vector<Rule>& rules, Isa isa);
+  // tree would outgrow it, leaves say unknown(). Its time is bounded by `steps` alone: a nanosecond or two each.
+  PolicyTree(const std::vector<Rule>& rules, Isa isa, std::uint64_t steps = ~std::uint64_t{0});
 
   // Numbers of no rule: none matches; ask something else.
   std::uint32_t none() const noexcept { return static_cast<std::uint32_t>(orders_.size()) - 2; }
