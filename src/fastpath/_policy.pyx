@@ -1,6 +1,7 @@
 # distutils: language = c++
 """What :class:`fastpath.Policy` is made of."""
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
@@ -71,6 +72,13 @@ cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
         cbool compiled() noexcept
         void reclaim() noexcept
 
+cdef extern from "fastpath/policy/shadow.hpp" namespace "fastpath" nogil:
+    cdef cppclass CShadow "fastpath::PolicyShadow":
+        CShadow(const vector[Rule4]& rules, vector[uint8_t] asked) except +
+        CShadow(const vector[Rule6]& rules, vector[uint8_t] asked) except +
+        cbool run(uint64_t steps) except +
+        cbool shadowed(size_t rule) noexcept
+
 ctypedef fused RuleOfFamily:
     Rule4
     Rule6
@@ -98,6 +106,57 @@ cdef int fill(RuleOfFamily* rule, tuple fields) except -1:
     return 0
 
 
+cdef int run_shadow(CShadow* shadow) except -1:
+    """Until it is done, or a signal raises."""
+    cdef bint done = False
+    while not done:
+        with nogil:
+            done = shadow.run(1 << 20)
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef int families(tuple fields):
+    """The forms that a rule has: 1 (IPv4), 2 (IPv6) or 3."""
+    cdef tuple named = (fields[5][0], fields[6][0])
+    return 1 if 4 in named else 2 if 6 in named else 3
+
+
+def shadowed(list rules):
+    """For each of some rules in order, whether those before it leave it nothing."""
+    cdef vector[Rule4] fours
+    cdef vector[Rule6] sixes
+    cdef Rule4 four
+    cdef Rule6 six
+    cdef vector[uint8_t] asked
+    cdef unique_ptr[CShadow] shadow
+    cdef size_t at = 0
+    cdef list answers = [True] * len(rules)
+    for fields in rules:
+        if families(fields) & 1:
+            fill(&four, fields)
+            fours.push_back(four)
+        if families(fields) & 2:
+            fill(&six, fields)
+            sixes.push_back(six)
+    shadow.reset(new CShadow(fours, vector[uint8_t](fours.size(), 1)))
+    run_shadow(shadow.get())
+    for i, fields in enumerate(rules):
+        if families(fields) & 1:
+            answers[i] = shadow.get().shadowed(at)
+            at += 1
+        if families(fields) & 2:
+            asked.push_back(answers[i])  # unless it matches in IPv4
+    shadow.reset(new CShadow(sixes, asked))
+    run_shadow(shadow.get())
+    at = 0
+    for i, fields in enumerate(rules):
+        if families(fields) & 2:
+            answers[i] = answers[i] and shadow.get().shadowed(at)
+            at += 1
+    return answers
+
+
 cdef class PolicyCore:
     """The compiled side: rules by number, checked by the caller."""
 
@@ -108,8 +167,7 @@ cdef class PolicyCore:
 
     cdef int fill_both(self, tuple fields, Rule4* four, Rule6* six) except -1:
         """Fills the forms that the rule has; returns 1 (IPv4), 2 (IPv6) or 3."""
-        cdef tuple families = (fields[5][0], fields[6][0])
-        cdef int has = 1 if 4 in families else 2 if 6 in families else 3
+        cdef int has = families(fields)
         if has & 1:
             fill(four, fields)
         if has & 2:

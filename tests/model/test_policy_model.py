@@ -67,6 +67,10 @@ class PolicyMachine(RuleBasedStateMachine):
         self.policy.compile()
         assert self.policy.compiled
 
+    @rule()
+    def shadowed(self) -> None:
+        assert [each.id for each in self.policy.shadowed()] == self.twin.shadowed()
+
     @rule(missing=st.sampled_from(["nobody", -1, ()]))
     def errors(self, missing: Any) -> None:
         for call in (

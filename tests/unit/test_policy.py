@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from fastpath import Decision, Policy, Rule
+from fastpath.reference import policy as reference
 from fastpath.reference.policy import first_match
 
 ACL = Path(__file__).parent.parent / "vectors" / "acl"
@@ -186,7 +187,9 @@ def entangled(n: int) -> list[Rule]:
         return source.choice([(0, 65535), tuple(sorted(ends))])
 
     return [
-        Rule("allow", prefix() or "::/0", prefix(), source.choice([None, 6, 17, i % 256]), ports(), ports(), i)
+        Rule(
+            "allow", prefix() or "::/0", prefix(), source.choice([None, 6, 17, i % 256]), ports(), ports(), i
+        )
         for i in range(n)
     ]
 
@@ -518,6 +521,80 @@ def test_shadowed_rules_never_match() -> None:
     for family in (4, 6):
         ids = policy.decide_many(*columns(random_packets(source, family, 5000), family))
         assert not shadowed & {rule.id for rule in (policy.values[i] for i in ids) if rule is not None}
+
+
+@pytest.mark.parametrize("turn", range(60))
+def test_shadowed_in_small_universes(turn: int) -> None:
+    """Few bounds and many rules, or many bounds and few rules: every cell between bounds can be tried."""
+    source = random.Random(turn)
+    coarse = turn % 3 != 0
+    width = source.choice([32, 128])
+    kind = ipaddress.IPv4Network if width == 32 else ipaddress.IPv6Network
+
+    def prefix() -> Any:
+        if source.random() < 0.2:
+            return None
+        length = source.choice([1, 2] if coarse else [0, 1, 2, 3, 8, width - 1, width])
+        return kind((source.getrandbits(length) << (width - length), length))
+
+    def ports() -> tuple[int, int]:
+        ends = [16384 * source.randrange(5) if coarse else source.randrange(65537) for _ in range(2)]
+        return (min(ends), max(ends) - 1) if ends[0] != ends[1] else (0, 65535)
+
+    protocols = [None, None, 6] if coarse else [None, 0, 6, 255]
+    rules = [
+        Rule("allow", prefix(), prefix(), source.choice(protocols), ports(), ports(), i)
+        for i in range(source.choice([20, 60, 150]) if coarse else 11)
+    ]
+    wanted = reference.Policy(rules, "deny").shadowed()
+    assert [rule.id for rule in Policy(rules).shadowed()] == wanted
+    assert not coarse or wanted
+
+
+@pytest.mark.parametrize("kind", ["like ClassBench's", "entangled", "two fields each"])
+def test_shadowed_of_many_rules(kind: str) -> None:
+    """Sets that took minutes to days when rests were kept as boxes; each answer is held against packets."""
+    source = random.Random(1)
+
+    def of_two_fields(i: int) -> Rule:
+        fields: list[Any] = [None, None, None, (0, 65535), (0, 65535)]
+        for field in source.sample(range(5), 2):
+            first = source.randrange(60_000)
+            byte = source.randrange(64)
+            fields[field] = (
+                [(byte << 26, 6), (byte << 26, 6), byte][field] if field < 3 else (first, first + 5000)
+            )
+        return Rule("allow", *fields, id=i)
+
+    if kind == "like ClassBench's":
+        rules = generated(10_000, 32)[1]
+    elif kind == "entangled":
+        rules = entangled(10_000)
+    else:
+        rules = [of_two_fields(i) for i in range(1000)]
+    policy = Policy(rules)
+    shadowed = {rule.id for rule in policy.shadowed()}
+    assert len(shadowed) > 0
+    rng = np.random.default_rng(2)
+    n = 20_000
+    picks = rng.integers(0, len(rules), n)
+    width = 16 if kind == "entangled" else 4
+    packed = [b"", b""]
+    columns: list[list[int]] = [[], [], []]
+    for pick in picks.tolist():  # a packet of each rule, at a corner of it
+        rule = rules[pick]
+        for side, net in enumerate((rule.src, rule.dst)):
+            host = source.getrandbits(8 * width) if net is None else int(net[source.choice([0, -1])])
+            packed[side] += host.to_bytes(width, "little" if width == 4 else "big")
+        columns[0].append(source.randrange(256) if rule.protocol is None else rule.protocol)
+        columns[1].append(source.choice(rule.src_ports))
+        columns[2].append(source.choice(rule.dst_ports))
+    sides = [np.frombuffer(side, np.uint32 if width == 4 else np.uint8) for side in packed]
+    if width == 16:
+        sides = [side.reshape(n, 16) for side in sides]
+    ids = policy.decide_many(*sides, *columns)
+    met = {policy.values[i].id for i in set(ids.tolist())}  # type: ignore[union-attr]
+    assert not met & shadowed
 
 
 def test_threads() -> None:

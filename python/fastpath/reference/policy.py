@@ -45,6 +45,22 @@ def first_match(rules: Iterable[RuleLike], packet: tuple[str, str, int, int, int
     return None
 
 
+def _is_of(rule: RuleLike, version: int) -> bool:
+    return all(side is None or side.version == version for side in (rule.src, rule.dst))
+
+
+def _range(rule: RuleLike, field: int, bits: int) -> tuple[int, int]:
+    """First and last value of a field, of addresses of so many bits."""
+    if field < 2:
+        side = (rule.src, rule.dst)[field]
+        if side is None or side.max_prefixlen != bits:
+            return 0, 2**bits - 1
+        return int(side[0]), int(side[-1])
+    if field < 4:
+        return (rule.src_ports, rule.dst_ports)[field - 2]
+    return (0, 255) if rule.protocol is None else (rule.protocol, rule.protocol)
+
+
 class Policy:
     """What :class:`fastpath.Policy` does, with rules in a list; every rule has an id."""
 
@@ -68,6 +84,23 @@ class Policy:
         """The rule of an id."""
         del self._hits[rule_id]
         self._rules = [rule for rule in self._rules if rule.id != rule_id]
+
+    def shadowed(self) -> list[Any]:
+        """Ids of the rules that no packet meets first, of one packet for each way to match."""
+        firsts = set()
+        for version, bits in ((4, 32), (6, 128)):
+            met = {sum(1 << i for i, rule in enumerate(self._rules) if _is_of(rule, version))}
+            for field in range(5):
+                ranges = [_range(rule, field, bits) for rule in self._rules]
+                starts = {0, *(low for low, _ in ranges), *(high + 1 for _, high in ranges)}
+                starts -= {2 ** (bits, bits, 16, 16, 8)[field]}
+                masks = {
+                    sum(1 << i for i, (low, high) in enumerate(ranges) if low <= start <= high)
+                    for start in starts
+                }
+                met = {before & mask for before in met for mask in masks}
+            firsts |= {rules & -rules for rules in met}
+        return [rule.id for i, rule in enumerate(self._rules) if 1 << i not in firsts]
 
     def decide(self, *packet: Any) -> tuple[str, Any]:
         """(action, id of the rule or None), and a hit of the rule."""
