@@ -110,6 +110,10 @@ class PolicyMachine(RuleBasedStateMachine):
             assert ("allow" if allowed[i] else "deny") == expected[0]
         assert self.policy.decide(*packet, int(protocols[-1]), *ports[:, -1].tolist()) == expected
         self.twin.count(expected[1])
+        explained = self.policy.explain(*packet, int(protocols[-1]), *ports[:, -1].tolist())
+        assert explained.decision == expected
+        tried = self.twin.explain(*packet, int(protocols[-1]), *ports[:, -1].tolist())
+        assert [tuple(each) for each in explained.considered] == tried
 
     @invariant()
     def same_rules_and_hits(self) -> None:

@@ -432,7 +432,7 @@ def test_thousands_of_inserts_keep_the_tree_and_touch_few_rules(where: str) -> N
 
 @pytest.mark.parametrize("turn", range(4))
 def test_rules_that_move_apart_stay_in_order(turn: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gaps so small that every few edits use one up, beside a tree, without one, and while one is made."""
+    """With gaps so small that every few edits use one up, beside a tree and while trees are made."""
     monkeypatch.setattr("fastpath.tables.policy._GAP", 4)
     monkeypatch.setattr("fastpath.tables.policy._ROOM", 2)
     monkeypatch.setattr("fastpath.tables.policy._WINDOW", 4)
@@ -662,6 +662,88 @@ def test_one_batch_sees_one_set_and_ids_name_it() -> None:
     assert not failures
 
 
+@pytest.mark.parametrize(
+    ("packet", "differs"),
+    [
+        (("11.0.0.1", "192.0.2.1", 6, 1024, 80), "src"),
+        (("10.0.0.1", "192.0.3.0", 6, 1024, 80), "dst"),
+        (("10.0.0.1", "192.0.2.1", 17, 1024, 80), "protocol"),
+        (("10.0.0.1", "192.0.2.1", 6, 1023, 80), "src_ports"),
+        (("10.0.0.1", "192.0.2.1", 6, 2049, 80), "src_ports"),
+        (("10.0.0.1", "192.0.2.1", 6, 1024, 79), "dst_ports"),
+        (("10.0.0.1", "192.0.2.1", 6, 2048, 82), "dst_ports"),
+        (("::1", "::2", 6, 1024, 80), "family"),
+        (("10.255.255.255", "192.0.2.255", 6, 2048, 81), None),
+    ],
+)
+def test_explain_names_the_field_and_counts_nothing(packet: tuple[Any, ...], differs: str | None) -> None:
+    policy = Policy(
+        [
+            Rule("allow", "10.0.0.0/8", "192.0.2.0/24", "tcp", (1024, 2048), (80, 81), id="a"),
+            Rule("deny", id="all"),
+        ]
+    )
+    explained = policy.explain(*packet)
+    assert explained.decision == policy.decide(*packet)
+    if differs is None:
+        assert explained.considered == (("a", None),)
+    else:
+        assert explained.considered == (("a", differs), ("all", None))
+    for _ in range(3):
+        assert policy.explain(*packet) == explained
+    assert (policy.hits("a"), policy.hits("all")) == ((1, 0) if differs is None else (0, 1))
+    policy.delete("all")
+    if differs is not None:
+        assert policy.explain(*packet) == (Decision("deny", None), (("a", differs),))
+
+
+class Named(Policy):
+    def __init__(self, name: str) -> None:
+        super().__init__([Rule("allow", id="first")])
+        self.name = [name]
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, Policy.copy, lambda policy: pickle.loads(pickle.dumps(policy))]
+)
+def test_copies_of_subclasses(again: Any) -> None:
+    policy = Named("outer")
+    policy.insert(Rule("deny", "10.0.0.0/8", id="second"), before="first")
+    policy.default = "allow"
+    policy.decide("10.0.0.1", "10.0.0.2", 6)
+    other = again(policy)
+    assert type(other) is Named
+    assert (list(other), other.default, other.name) == (list(policy), "allow", ["outer"])
+    assert other.hits("second") == 0
+    assert (other.name is policy.name) == (again in (copy.copy, Policy.copy))
+    other.delete("second")
+    assert len(policy) == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda policy, part: Rule("allow", part),
+        lambda policy, part: Rule("allow", (part, 8)),
+        lambda policy, part: Rule("allow", protocol=part),
+        lambda policy, part: policy.decide(part, part, 6),
+        lambda policy, part: policy.decide_many(part, part, 6),
+        lambda policy, part: policy.decide_many(np.zeros(4, np.uint32), np.zeros(4, np.uint32), 6, out=part),
+    ],
+)
+def test_buffers_with_gaps_are_no_addresses_and_take_no_answers(call: Any) -> None:
+    policy = Policy([Rule("allow")])
+    for part in (
+        memoryview(bytes(8))[::2],
+        np.zeros(8, np.uint8)[::2],
+        memoryview(np.zeros(8, np.uint64))[::2],
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            call(policy, part)
+    with pytest.raises(ValueError, match="contiguous"):
+        policy.decide_many(np.zeros(4, np.uint32), np.zeros(4, np.uint32), 6, out=np.zeros(8, np.uint32)[::2])
+
+
 def test_pickle_and_copy() -> None:
     policy = Policy([Rule("allow", "10.0.0.0/8", id="a"), Rule("allow", dst="2001:db8::/32")], "allow")
     for other in (pickle.loads(pickle.dumps(policy)), copy.copy(policy), copy.deepcopy(policy)):
@@ -832,6 +914,14 @@ def test_numbers_made_up_leave_given_ids_alone() -> None:
     [
         ({"src": 2**40}, ValueError),
         ({"src": (2**40, 128)}, ValueError),
+        ({"src": np.uint64(2**40)}, ValueError),
+        ({"src": np.float32(5)}, TypeError),
+        ({"src": (True, 8)}, TypeError),
+        ({"src": (None, 8)}, TypeError),
+        ({"src": ("10.0.0.0", 8.0)}, TypeError),
+        ({"src": ("10.0.0.0", None)}, TypeError),
+        ({"src": ("10.0.0.0", -1)}, ValueError),
+        ({"src": ("10.0.0.0", 33)}, ValueError),
         ({"src": ()}, ValueError),
         ({"src": ("10.0.0.0", 8, 9)}, ValueError),
         ({"src": "fe80::%eth0/64"}, ValueError),
@@ -848,3 +938,7 @@ def test_rules_that_say_something_else(arguments: dict[str, object], error: type
 def test_rules_take_integers_of_any_kind() -> None:
     rule = Rule("allow", src=0x0A000001, dst=(0x0A000000, 8), src_ports=np.uint16(80))
     assert (str(rule.src), str(rule.dst), rule.src_ports) == ("10.0.0.1/32", "10.0.0.0/8", (80, 80))
+    same = Rule("allow", np.uint32(0x0A000001), (np.int64(0x0A000000), np.uint8(8)), None, 80)
+    assert same == rule
+    mask = Rule("allow", ("10.0.0.0", "255.0.0.0"), (b"\x0a\1\2\3", 32))
+    assert (str(mask.src), str(mask.dst)) == ("10.0.0.0/8", "10.1.2.3/32")

@@ -61,6 +61,19 @@ def _range(rule: RuleLike, field: int, bits: int) -> tuple[int, int]:
     return (0, 255) if rule.protocol is None else (rule.protocol, rule.protocol)
 
 
+def _differs(rule: RuleLike, packet: Any) -> str | None:
+    src, dst, protocol, src_port, dst_port = packet
+    source, destination = ipaddress.ip_address(src), ipaddress.ip_address(dst)
+    if not _is_of(rule, source.version):
+        return "family"
+    values = (int(source), int(destination), src_port, dst_port, protocol)
+    for field, name in enumerate(("src", "dst", "src_ports", "dst_ports", "protocol")):
+        low, high = _range(rule, field, source.max_prefixlen)
+        if not low <= values[field] <= high:
+            return name
+    return None
+
+
 class Policy:
     """What :class:`fastpath.Policy` does, with rules in a list; every rule has an id."""
 
@@ -109,6 +122,15 @@ class Policy:
             return self._default, None
         self.count(rule.id)
         return rule.action, rule.id
+
+    def explain(self, *packet: Any) -> list[tuple[Any, str | None]]:
+        """Ids of the rules up to the one that decides, each with the first field that differs."""
+        tried = []
+        for rule in self._rules:
+            tried.append((rule.id, _differs(rule, packet)))
+            if tried[-1][1] is None:
+                break
+        return tried
 
     def count(self, rule_id: Any) -> None:
         """One hit more."""

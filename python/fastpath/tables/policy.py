@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import ipaddress
+import operator
 import secrets
 import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastpath import _policy
 from fastpath._policy import PolicyCore
-from fastpath.keys import checked_address, checked_column, checked_integer, checked_sides
+from fastpath.keys import Address, checked_address, checked_column, checked_integer, checked_sides
 
 Action = Literal["allow", "deny"]
-Address = str | bytes | int | ipaddress.IPv4Address | ipaddress.IPv6Address
 Prefix = str | ipaddress.IPv4Network | ipaddress.IPv6Network | tuple[Address, int]
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
@@ -77,22 +78,21 @@ def _protocol(protocol: object) -> int:
 def _network(prefix: object, name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     if prefix is None:
         return None
-    if isinstance(prefix, bool) or not isinstance(
-        prefix,
-        str
-        | bytes
-        | int
-        | tuple
-        | ipaddress.IPv4Address
-        | ipaddress.IPv6Address
-        | ipaddress.IPv4Network
-        | ipaddress.IPv6Network,
-    ):
-        raise TypeError(f"{name} must be a prefix or None, got {type(prefix).__name__}")
-    if isinstance(prefix, tuple) and len(prefix) != 2:
-        raise ValueError(f"{name} must be a prefix or (address, length), got {len(prefix)} items")
-    address = prefix[0] if isinstance(prefix, tuple) else prefix
-    made = ipaddress.IPv4Network(prefix) if isinstance(address, int) else ipaddress.ip_network(prefix)
+    address, length = prefix, None
+    if isinstance(prefix, tuple):
+        if len(prefix) != 2:
+            raise ValueError(f"{name} must be a prefix or (address, length), got {len(prefix)} items")
+        address, length = prefix
+        if not isinstance(length, str):
+            length = checked_integer(length, f"the length of {name}", 128)
+    if isinstance(address, SupportsIndex) and not isinstance(address, bool):
+        address = ipaddress.IPv4Address(operator.index(address))
+    kinds: Any = str | bytes | ipaddress.IPv4Address | ipaddress.IPv6Address
+    if length is None:
+        kinds |= ipaddress.IPv4Network | ipaddress.IPv6Network
+    if not isinstance(address, kinds):
+        raise TypeError(f"{name} must be a prefix or None, got {type(address).__name__}")
+    made = ipaddress.ip_network(address if length is None else (address, length))
     if isinstance(made, ipaddress.IPv6Network) and made.network_address.scope_id is not None:
         raise ValueError(f"{name} must be a prefix without a scope, got {prefix!r}")
     return made
@@ -588,18 +588,35 @@ class Policy:
     def __len__(self) -> int:
         return len(self._rules)
 
-    def copy(self) -> Policy:
-        """A policy of its own with the same rules; its counters start at 0."""
-        return Policy(list(self._rules), self.default)
+    def copy(self) -> Self:
+        """A policy of its own with the same rules, class and attributes; its counters start at 0."""
+        made = _restored(type(self), list(self._rules), self.default)
+        vars(made).update(self._attributes())
+        return made
 
-    def __copy__(self) -> Policy:
-        return self.copy()
+    __copy__ = copy
 
-    def __deepcopy__(self, memo: Any) -> Policy:
-        return self.copy()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = made = _restored(type(self), list(self._rules), self.default)
+        vars(made).update(copy.deepcopy(self._attributes(), memo))
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Policy, (list(self._rules), self.default)
+        return _restored, (type(self), list(self._rules), self.default), self._attributes() or None
+
+    def _attributes(self) -> dict[str, Any]:
+        """What others have set."""
+        return {name: value for name, value in vars(self).items() if name not in _OWN}
 
     def __repr__(self) -> str:
         return f"<Policy: {len(self)} rules, default {self.default!r}>"
+
+
+_OWN = frozenset(vars(Policy()))
+_Kind = TypeVar("_Kind", bound=Policy)
+
+
+def _restored(kind: type[_Kind], rules: list[Rule], default: Action) -> _Kind:
+    made = kind.__new__(kind)
+    Policy.__init__(made, rules, default)
+    return made
