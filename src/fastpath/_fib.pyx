@@ -5,14 +5,16 @@ import ipaddress
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject_TypeCheck, PyTypeObject
 from cython.operator cimport dereference as deref
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
 from libcpp.memory cimport make_unique, shared_ptr, unique_ptr
 from libcpp.optional cimport optional
 from libcpp.string cimport string
 from libcpp.vector cimport vector
+from posix.unistd cimport getpid
 
 import numpy as np
 
@@ -66,6 +68,7 @@ cdef extern from "fastpath/fib_view.hpp" namespace "fastpath::fib" nogil:
 cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
     cdef cppclass Gate "fastpath::fib::Gate":
         void lock()
+        void renew() noexcept
         cbool try_lock()
         void unlock()
     cdef cppclass Route "fastpath::fib::Route":
@@ -77,6 +80,7 @@ cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
         Table() except +
         const View& view() noexcept
         Gate& gate()
+        void forget_threads() noexcept
         cbool insert(int family, const uint8_t* address, unsigned length, uint32_t value) except +
         cbool erase(int family, const uint8_t* address, unsigned length) except +
         optional[uint32_t] get(int family, const uint8_t* address, unsigned length)
@@ -146,6 +150,8 @@ cdef object IPv4Address = ipaddress.IPv4Address
 cdef object IPv6Address = ipaddress.IPv6Address
 cdef object IPv4Network = ipaddress.IPv4Network
 cdef object IPv6Network = ipaddress.IPv6Network
+cdef object IPv4Interface = ipaddress.IPv4Interface
+cdef object IPv6Interface = ipaddress.IPv6Interface
 
 # Below this many addresses a batch is shorter than the time that releasing the GIL takes.
 cdef enum:
@@ -233,6 +239,9 @@ cdef int address_of(object address, uint8_t* out) except 0:
     )
 
 
+include "fib_groups.pxi"
+
+
 cdef class FibCore:
     """What :class:`fastpath.Fib` is made of; see there."""
 
@@ -247,13 +256,16 @@ cdef class FibCore:
     cdef list spare  # ids without a next hop
     cdef object _stored  # next hops in a file, instead of `_values`
     cdef tuple _frozen  # what `values` gave last, or None
-    cdef object _spread  # a Spread over the ids that it knew
+    cdef Spread _spread  # next-hop groups that look-ups with hashes asked for, or None
     cdef unsigned holders  # calls under way that have ids which no prefix need have
     cdef unsigned writes
     cdef unsigned long owner  # thread of the open transaction, which holds the lock until its end
     cdef bint working  # the transaction's thread is within a call
     cdef bint abandoned  # another thread ended the transaction meanwhile
     cdef readonly bint readonly
+    cdef Gate changing  # closed while the table is changed without the GIL, and while it is copied by a fork
+    cdef int forking  # the process that forks
+    cdef object __weakref__
     # As of the last write that is done.
     cdef size_t size4
     cdef size_t size6
@@ -320,6 +332,8 @@ cdef class FibCore:
             if not 0 <= bits <= (32 if family == 4 else 128):
                 raise ValueError(f"prefix length {shown(bits)} is not from 0 to {32 if family == 4 else 128}")
             length = bits
+        elif isinstance(prefix, (IPv4Interface, IPv6Interface)):
+            family, length = address_of(prefix, out), prefix.network.prefixlen
         else:
             try:
                 family = address_of(prefix, out)
@@ -434,6 +448,29 @@ cdef class FibCore:
     cdef inline void unlock_exact(self, Table* asked) noexcept:
         if asked == self.table.get():
             self.table.get().gate().unlock()
+
+    # --- forks: see fastpath.forking ---
+
+    # A transaction may stay open for long, so its end is not waited for; neither are writers that wait for it.
+    def _lock_for_fork(self):
+        if not self.changing.try_lock():
+            with nogil:
+                self.changing.lock()
+        self.forking = getpid()
+
+    def _unlock_after_fork(self):
+        """Let changes go on. In the child those of other threads are forgotten, and so is their transaction."""
+        cdef Table* table = self.table.get()
+        if self.forking == getpid():
+            self.changing.unlock()
+            return
+        self.changing.renew()
+        table.forget_threads()
+        if self.owner != 0:
+            table.gate().lock()
+            if self.owner != PyThread_get_thread_ident():
+                self.working = False
+                self.finish(False)
 
     # --- transactions, snapshots, files ---
 
@@ -651,9 +688,9 @@ cdef class FibCore:
         if problem == 1:
             raise ValueError(f"row {row}: prefix length {route.length} is not from 0 to {width}")
         if problem == 2:
+            given = network_of(route, width, family).network_address
             raise ValueError(
-                f"row {row}: {network_of(route, route.length, family)} has host bits set "
-                "(Fib(strict=False) masks them)"
+                f"row {row}: {given}/{route.length} has host bits set (Fib(strict=False) masks them)"
             )
 
     cdef void routes_of_text(self, bytes text, vector[Route]& routes) except *:
@@ -665,10 +702,10 @@ cdef class FibCore:
             error = parse_lines(data, size, strict, routes)
         if error.kind == 0:
             return
-        shown = error.begin[:error.end - error.begin][:80].decode("ascii", "backslashreplace")
+        prefix = error.begin[:min(error.end - error.begin, 80)].decode("ascii", "backslashreplace")
         if error.kind == 1:
-            raise ValueError(f"line {error.line}: {shown!r} is not an IPv4 or IPv6 prefix")
-        raise ValueError(f"line {error.line}: {shown} has host bits set (Fib(strict=False) masks them)")
+            raise ValueError(f"line {error.line}: {shown(prefix)} is not an IPv4 or IPv6 prefix")
+        raise ValueError(f"line {error.line}: {prefix} has host bits set (Fib(strict=False) masks them)")
 
     cdef void routes_of(self, object prefixes, vector[Route]& routes) except *:
         cdef Route route
@@ -765,7 +802,11 @@ cdef class FibCore:
             self.lock()
             try:
                 with nogil:
-                    table.insert_many(routes)
+                    self.changing.lock()
+                    try:
+                        table.insert_many(routes)
+                    finally:
+                        self.changing.unlock()
             finally:
                 self.unlock(True)
         finally:
@@ -799,8 +840,12 @@ cdef class FibCore:
         self.lock()
         try:
             with nogil:
-                for i in range(routes.size()):
-                    removed += table.erase(routes[i].family, routes[i].address, routes[i].length)
+                self.changing.lock()
+                try:
+                    for i in range(routes.size()):
+                        removed += table.erase(routes[i].family, routes[i].address, routes[i].length)
+                finally:
+                    self.changing.unlock()
         finally:
             self.unlock(True)
         return removed
@@ -934,14 +979,15 @@ cdef class FibCore:
             self.look_up(array, result, missing)
             return result
         hashes = self.checked_hashes(hashes, n)
+        if self._stored is not None:  # files hold no groups
+            self.look_up(array, result, missing)
+            return result
         if np.may_share_memory(hashes, result):
             hashes = hashes.copy()
         self.holders += 1
         try:
             self.look_up(array, result, 0)
-            absent = result == 0
-            result[:] = self.spread().chosen(result, hashes)
-            result[absent] = missing
+            self.choose(result, hashes, missing)
         finally:
             self.holders -= 1
         return result
@@ -975,24 +1021,47 @@ cdef class FibCore:
             raise TypeError(f"expected hashes as uint64[{n}], not {described(hashes)}")
         if hashes.ndim != 1 or len(hashes) != n:
             raise ValueError(f"expected hashes as uint64[{n}], not {described(hashes)}")
-        return hashes
+        return np.require(hashes, np.uint64, "CA")
 
-    # A Spread that knows every id that a prefix has by now.
-    cdef object spread(self):
-        found = self._spread
-        if found is None or found.known < len(self.hops()):
-            from fastpath.tables.next_hop_group import Spread
+    # Puts members in the place of groups, and `missing` where nothing matched.
+    cdef int choose(self, cnp.ndarray ids, cnp.ndarray hashes, uint32_t missing) except -1:
+        cdef vector[size_t] rows, unknown
+        cdef cnp.ndarray known, buckets
+        cdef uint64_t* entries
+        cdef const uint32_t* members
+        cdef const uint64_t* choosing = <const uint64_t*>cnp.PyArray_DATA(hashes)
+        cdef uint32_t* target = <uint32_t*>cnp.PyArray_DATA(ids)
+        cdef size_t size, n = cnp.PyArray_DIM(ids, 0)
+        cdef const size_t* those = NULL
+        if self._spread is None:
+            self._spread = Spread()
+        cdef Spread spread = self._spread
+        while True:
+            known, buckets = spread.known, spread.buckets
+            entries, size = <uint64_t*>cnp.PyArray_DATA(known), cnp.PyArray_DIM(known, 0)
+            members = <const uint32_t*>cnp.PyArray_DATA(buckets)
+            if n < RELEASE_GIL_FROM:
+                choose_rows(entries, size, members, choosing, target, n, missing, those, unknown)
+            else:
+                with nogil:
+                    choose_rows(entries, size, members, choosing, target, n, missing, those, unknown)
+            if unknown.empty():
+                return 0
+            rows.swap(unknown)
+            unknown.clear()
+            those, n = rows.data(), rows.size()
+            groups = {}
+            spread.sort_out(target, rows, self.hops(), groups)
+            for number, group in groups.items():
+                groups[number] = self.members_by_bucket(group)
+            spread.take_in(groups)
 
-            # Members become known by and by; a second time knows them all.
-            Spread(self.values, self._intern)
-            found = Spread(self.values, self._intern)
-            if self._spread is None or self._spread.known < found.known:
-                self._spread = found
-        return found
-
-    def _intern(self, value):
-        """The id of a next hop, from now on."""
-        return self.id_of(value)
+    cdef object members_by_bucket(self, object group):
+        ids = {member: self.id_of(member) for member in group.weights}
+        buckets = group.buckets
+        if not buckets:
+            raise ValueError(f"{group!r} has no buckets")
+        return np.fromiter([ids[member] for member in buckets], np.uint32, len(buckets))
 
     def match_many(self, addresses):
         """Look many addresses of one family up, with the lengths of the prefixes that match.
@@ -1157,7 +1226,7 @@ cdef class FibCore:
     @property
     def nbytes(self):
         """Bytes that the compiled side holds."""
-        return self.held
+        return self.held + (0 if self._spread is None else self._spread.nbytes())
 
     @property
     def values(self):

@@ -44,6 +44,8 @@ def to_network(prefix: Any, strict: bool = True) -> Network:
         if "%" in prefix:
             raise ValueError(f"{prefix!r} has a scope id")
         return ipaddress.ip_network(prefix, strict)
+    if isinstance(prefix, (ipaddress.IPv4Interface, ipaddress.IPv6Interface)):
+        return ipaddress.ip_network((to_address(prefix).packed, prefix.network.prefixlen), strict)
     address = to_address(prefix)
     return ipaddress.ip_network((address, address.max_prefixlen), strict)
 

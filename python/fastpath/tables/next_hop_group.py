@@ -7,12 +7,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 class Regrouped(NamedTuple):
-    """A group with other members, and the share of hashes that now choose another one."""
+    """A group with other members, and the share of hashes that now choose another member, from 0 to 1."""
 
     group: NextHopGroup
     moved_fraction: float
@@ -26,8 +23,9 @@ class NextHopGroup:
     :meth:`with_members` keeps every bucket whose member stays and is not above its share, so that as few
     flows move as the new weights allow (the kernel's "resilient" next-hop groups).
 
-    A group is immutable, and equal to a group with the same buckets: usable as the next hop of a
-    :class:`fastpath.Fib`, whose ``lookup_many(addresses, hashes)`` answers with the ids of chosen members.
+    A group is immutable, and equal to a group with the same buckets and the same weights: usable as the next
+    hop of a :class:`fastpath.Fib`, whose ``lookup_many(addresses, hashes)`` answers with the ids of chosen
+    members.
 
     Parameters
     ----------
@@ -58,6 +56,7 @@ class NextHopGroup:
 
     buckets: tuple[Hashable, ...]
     weights: Mapping[Hashable, int]
+    _hash: int
 
     def __init__(self, members: Iterable[Any] | Mapping[Any, int], *, buckets: int = 128) -> None:
         weights = _weights(members)
@@ -76,9 +75,22 @@ class NextHopGroup:
             else:
                 wanted[member] -= 1
         owed = iter([member for member, count in wanted.items() for _ in range(count)])
-        self.buckets = tuple(next(owed) if member is None else member for member in buckets)
-        self.weights = MappingProxyType(weights)
-        self._hash = hash(self.buckets)
+        self._set(weights, tuple(next(owed) if member is None else member for member in buckets))
+
+    def _set(self, weights: dict[Hashable, int], buckets: tuple[Hashable, ...]) -> None:
+        for name, value in (
+            ("weights", MappingProxyType(weights)),
+            ("buckets", buckets),
+            # Many weights give the same few buckets: without them, edits of weights would collide.
+            ("_hash", hash((buckets, frozenset(weights.items())))),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} of a NextHopGroup cannot be set: with_members() makes another group")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} of a NextHopGroup cannot be deleted")
 
     @property
     def members(self) -> tuple[Hashable, ...]:
@@ -90,7 +102,24 @@ class NextHopGroup:
         return self.buckets[hash % len(self.buckets)]
 
     def with_members(self, members: Iterable[Any] | Mapping[Any, int]) -> Regrouped:
-        """Return a group with other members or weights that moves as few hashes as it can."""
+        """Return ``(group, moved_fraction)``: one with these members that moves as few hashes as it can.
+
+        Parameters
+        ----------
+        members
+            As for the class.
+
+        Returns
+        -------
+        Regrouped
+            The new group, and the share of hashes that choose another member than they do here.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for the class.
+
+        """
         weights = _weights(members)
         if len(self.buckets) < len(weights):
             raise ValueError(
@@ -115,28 +144,6 @@ class NextHopGroup:
     def __repr__(self) -> str:
         members = ", ".join(f"{member!r}: {weight}" for member, weight in self.weights.items())
         return f"<NextHopGroup {{{members}}}, {len(self.buckets)} buckets>"
-
-
-class Spread:
-    """For each id of a table, where its members' ids stand in one array."""
-
-    def __init__(self, values: tuple[Any, ...], intern: Any) -> None:
-        self.known = len(values)
-        groups = {i: value for i, value in enumerate(values) if isinstance(value, NextHopGroup)}
-        parts: list[NDArray[np.uint32]] = [np.arange(len(values), dtype=np.uint32)]
-        self.first = np.arange(len(values), dtype=np.int64)
-        self.size = np.ones(len(values), dtype=np.uint64)
-        end = len(values)
-        for i, group in groups.items():
-            ids = {member: intern(member) for member in group.weights}
-            parts.append(np.array([ids[member] for member in group.buckets], dtype=np.uint32))
-            self.first[i], self.size[i] = end, len(group.buckets)
-            end += len(group.buckets)
-        self.ids = np.concatenate(parts)
-
-    def chosen(self, ids: NDArray[np.uint32], hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Ids with those of groups replaced by the members' that the hashes choose."""
-        return self.ids[self.first[ids] + (hashes % self.size[ids]).astype(np.int64)]
 
 
 def _weights(members: Iterable[Any] | Mapping[Any, int]) -> dict[Hashable, int]:
@@ -183,5 +190,5 @@ def _restored(weights: Any, buckets: Any) -> NextHopGroup:
     if not isinstance(buckets, tuple) or set(buckets) != set(checked):
         raise ValueError("expected buckets of a group: a tuple of its members, each of them at least once")
     group = object.__new__(NextHopGroup)
-    group.weights, group.buckets, group._hash = MappingProxyType(checked), buckets, hash(buckets)
+    group._set(checked, buckets)
     return group

@@ -75,6 +75,12 @@ class EpochDomain {
 
   std::size_t waiting() const noexcept { return retired_.size(); }
 
+  // In the child of a fork, where no other thread is: their guards would stay for good.
+  void forget_readers() noexcept {
+    overflow_ = 0;
+    for (Slot& slot : slots_) slot.pinned = kFree;
+  }
+
  private:
   static constexpr int kSlots = 64;
   static constexpr int kOverflow = -1;

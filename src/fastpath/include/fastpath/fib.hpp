@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -157,6 +158,9 @@ class Gate {
     const std::lock_guard inside(mutex_);
     opened_.notify_one();
   }
+  // In the child of a fork, where no other thread is: open, whoever closed it or waited. What they had hold
+  // of cannot be given back, so it is not destroyed but made anew.
+  void renew() noexcept { new (this) Gate; }
 
  private:
   std::atomic<bool> closed_{false};
@@ -210,6 +214,11 @@ class Fib {
 
   // --- writers, and readers of the exact prefixes: under `gate` ---
   fib::Gate& gate() noexcept { return gate_; }
+  // In the child of a fork: the other threads are gone, and with them what they held.
+  void forget_threads() noexcept {
+    gate_.renew();
+    epochs_.forget_readers();
+  }
 
   // Addresses have no bits beyond `length`. True: the prefix is new.
   bool insert(int family, const std::uint8_t* address, unsigned length, std::uint32_t value);
