@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import ipaddress
 import pickle
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -79,7 +80,7 @@ class FibMachine(RuleBasedStateMachine):
         self.twin.insert(network, value)
         self.touched.append(network)
 
-    @rule(many=MANY, form=st.sampled_from(["str", "network", "text", "arrays", "update"]))
+    @rule(many=MANY, form=st.sampled_from(["str", "network", "interface", "text", "arrays", "update"]))
     def insert_many(self, many, form) -> None:
         prefixes, hops = [str(network) for network, _ in many], [value for _, value in many]
         if form == "arrays":
@@ -89,6 +90,7 @@ class FibMachine(RuleBasedStateMachine):
             self.fib.update(many)
         else:
             given = {"str": prefixes, "network": [network for network, _ in many]}
+            given["interface"] = [ipaddress.ip_interface((net[0], net.prefixlen)) for net, _ in many]
             given["text"] = "\n".join(prefixes).encode()
             assert self.fib.insert_many(given[form], hops) == len(many)
         self.twin.insert_many(prefixes, hops)
@@ -269,3 +271,60 @@ class FibMachine(RuleBasedStateMachine):
 
 TestFib = FibMachine.TestCase
 TestFib.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+def fewest(answers: tuple) -> int:
+    """How many prefixes give these answers to as many addresses, by trying all there are.
+
+    No prefix may cover an address that has no answer.
+    """
+
+    @functools.cache
+    def count(first: int, size: int, above: object) -> float:
+        inside = answers[first : first + size]
+        hops = {above} if None in inside else {above, *inside}
+        half = size // 2
+        return min(
+            (hop != above)
+            + (
+                (0 if inside[0] == hop else float("inf"))
+                if size == 1
+                else count(first, half, hop) + count(first + half, half, hop)
+            )
+            for hop in hops
+        )
+
+    return int(count(0, len(answers), None))
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.sampled_from(
+        [(4, 0), (4, 12), (4, 20), (4, 28), (6, 0), (6, 20), (6, 36), (6, 62), (6, 76), (6, 124)]
+    ),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15), st.sampled_from("aabbc")), max_size=14),
+    st.booleans(),
+)
+def test_aggregate_has_the_fewest_prefixes(place, entries, plain) -> None:
+    """In a universe of four bits, `skip` bits into an address, whose other bits are zero."""
+    family, skip = place
+    kind = ipaddress.IPv4Network if family == 4 else ipaddress.IPv6Network
+    width = 32 if family == 4 else 128
+    start = 0x2A << (width - 8) if skip >= 8 else 0
+    start = start >> (width - skip) << (width - skip)
+
+    def at(bits: int) -> int:
+        return start | bits << (width - skip - 4)
+
+    fib, twin = (table(dtype="uint32" if plain else None) for table in (Fib, Twin))
+    for length, bits, hop in entries:
+        network = kind((at(bits), skip + length), strict=False)
+        for table in (fib, twin):
+            table.insert(network, ord(hop) if plain else hop)
+    smaller = fib.aggregate()
+    asked = [kind((at(bits), width))[0] for bits in range(16)]
+    answers = [twin.lookup(address) for address in asked]
+    assert [smaller.lookup(address) for address in asked] == answers
+    assert all(network.prefixlen <= skip + 4 for network in smaller)
+    assert len(smaller) == fewest(tuple(answers))
+    assert len(smaller.aggregate()) == len(smaller)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import ipaddress
 import os
@@ -125,6 +126,31 @@ def test_other_writers_wait_for_a_transaction(fib) -> None:
     writer.join()
     assert fib.get("203.0.113.0/24") == "theirs"
     assert fib.get("198.51.100.0/24") == "mine"
+
+
+def test_a_transaction_is_entered_once(fib) -> None:
+    once = fib.transaction()
+    with once as change:
+        with pytest.raises(RuntimeError, match="entered before"):
+            once.__enter__()
+        with pytest.raises(RuntimeError, match="open already"):
+            fib.transaction().__enter__()
+        change["192.0.2.0/24"] = "first"
+    with pytest.raises(RuntimeError, match="entered before"), once:
+        pass
+    assert fib["192.0.2.0/24"] == "first"
+
+    @fib.transaction()
+    def change_both() -> None:
+        fib["192.0.2.0/24"] = fib["192.0.2.0/24"] + "!"
+
+    change_both()
+    change_both()
+    assert fib["192.0.2.0/24"] == "first!!"
+    fib.transaction().__enter__()  # nobody is there to end it
+    gc.collect()
+    fib["192.0.2.0/24"] = "second"
+    assert fib["192.0.2.0/24"] == "second"
 
 
 def test_snapshot_stays(fib) -> None:
@@ -271,10 +297,12 @@ def test_from_file(tmp_path) -> None:
     assert dict(fib.items()) == {network("10.0.0.0/8"): 1, network("2001:db8::/32"): 2}
     assert Fib.from_file(path, ["a", "b"]).lookup("10.0.0.1") == "a"
     zipped = tmp_path / "routes.gz"
-    zipped.write_bytes(gzip.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n"))
+    packed = gzip.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n")
+    zipped.write_bytes(packed)
     assert Fib.from_file(zipped).lookup("11.0.0.1") == "8"
     assert Fib.from_file(str(zipped), dtype="uint32").lookup("11.0.0.1") == 8
-    zipped.write_bytes(bz2.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n"))
+    packed_otherwise = bz2.compress(b"10.0.0.0/8 7\n11.0.0.0/8 8\n")
+    zipped.write_bytes(packed_otherwise)
     assert Fib.from_file(zipped).lookup("11.0.0.1") == "8"
     path.write_text("10.0.0.0/8 a\n11.0.0.0/8\n")
     with pytest.raises(ValueError, match="1 of 2"):
@@ -282,10 +310,13 @@ def test_from_file(tmp_path) -> None:
     path.write_text("10.0.0.0/8\nnonsense\n")
     with pytest.raises(ValueError, match="line 2"):
         Fib.from_file(path)
-    zipped.write_bytes(zipped.read_bytes()[:20])
-    for wrong in (zipped, tmp_path / "absent"):
-        with pytest.raises(StoreError):
-            Fib.from_file(wrong)
+    for whole in (packed, packed_otherwise):
+        for size in (3, 20, len(whole) // 2, len(whole) - 1):
+            zipped.write_bytes(whole[:size])
+            with pytest.raises(StoreError, match="ended before"):
+                Fib.from_file(zipped)
+    with pytest.raises(StoreError, match="No such file"):
+        Fib.from_file(tmp_path / "absent")
 
 
 def test_update_from(fib) -> None:

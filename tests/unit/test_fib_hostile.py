@@ -420,6 +420,127 @@ def test_paths_and_permissions(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "table"]
 
 
+def test_a_table_takes_the_place_of_the_file_that_is_meant(tmp_path) -> None:
+    fib, folder = Fib(), tmp_path / "folder"
+    fib["10.0.0.0/8"] = "a"
+    folder.mkdir()
+    real, link = folder / "real", tmp_path / "link"
+    link.symlink_to("folder/real")
+    (tmp_path / "second").symlink_to("link")
+    for path in (link, tmp_path / "second", os.fsencode(link)):
+        fib.save(path)  # at first there is nothing where the links lead
+        assert link.is_symlink()
+        assert not real.is_symlink()
+        assert Fib.open(real) == Fib.open(link) == fib
+        fib[f"{len(fib)}.0.0.0/8"] = "b"
+    for mode in (0o600, 0o644, 0o444, 0o750):
+        real.chmod(mode)
+        fib.save(link)
+        assert real.stat().st_mode & 0o7777 == mode
+    pipe, round_about = tmp_path / "pipe", tmp_path / "round"
+    os.mkfifo(pipe)
+    (tmp_path / "to pipe").symlink_to("pipe")
+    round_about.symlink_to("round")
+    for path in (pipe, tmp_path / "to pipe", folder):
+        for call in (fib.save, Fib.open):
+            with pytest.raises(StoreError, match=r"no regular file|Is a directory"):
+                call(path)
+    for call in (fib.save, Fib.open):
+        with pytest.raises(StoreError, match="symbolic links"):
+            call(round_about)
+    assert pipe.is_fifo()
+    assert round_about.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "folder",
+        "link",
+        "pipe",
+        "real",
+        "round",
+        "second",
+        "to pipe",
+    ]
+
+
+def test_errors_of_texts_name_file_and_line(tmp_path) -> None:
+    path = tmp_path / "routes"
+    for written, options, error in (
+        (b"10.0.0.0/8 a\xff\n", {}, r"line 1: b'a\\xff' is not UTF-8"),
+        (b"10.0.0.0/8 a\n\n11.0.0.0/8 \xfe\n", {}, r"line 3: b'\\xfe' is not UTF-8"),
+        (b"10.0.0.0/8 \xff\n", {"dtype": "uint32"}, "line 1: .* is not UTF-8"),
+        (b"10.0.0.0/8\nfoo\n", {}, "line 2: 'foo' is not"),
+        (b"10.0.0.1/8\n", {}, "line 1: 10.0.0.1/8 has host bits"),
+        (b"10.0.0.0/8 a\n", {"dtype": "uint32"}, "line 1: 'a' is not"),
+        (b"10.0.0.0/8 a\n11.0.0.0/8\n", {}, "1 of 2"),
+        (b"10.0.0.0/8 a\n", {"next_hops": ["b"]}, "of its own"),
+        (b"10.0.0.0/8\n", {"next_hops": ["b", "c"]}, "1 prefixes with 2"),
+        (b"10.0.0.0/8\n", {"next_hops": [None]}, "row 0: next hop None"),
+        (b"10.0.0.0/8\n", {"peer": "192.0.2.1"}, "no MRT"),
+        (b"\0" * 5000, {}, "line 1: '.* is not"),
+        (b"\0" * 11, {}, "line 1: '.* is not"),
+        (b"\x7fELF\x02" + b"\0" * 900, {}, "line 1: '.* is not"),
+        (b"10.0.0.0/8 " + b"\1" * 900, {"dtype": "uint32"}, "line 1: '.* is not"),
+    ):
+        path.write_bytes(written)
+        with pytest.raises(ValueError, match=error) as caught:
+            Fib.from_file(path, **options)
+        assert repr(str(path)) in str(caught.value)
+        assert len(str(caught.value)) < 180 + len(str(path))
+    fib = Fib()
+    with pytest.raises(ValueError, match=r"line 2: b'\+ 11.0.0.0/8 \\xff' is not UTF-8"):
+        fib.update_from(b"+ 10.0.0.0/8 a\n+ 11.0.0.0/8 \xff\n")
+    with pytest.raises(ValueError, match="line 1: ") as caught:
+        fib.update_from("\1" * 900)
+    assert len(str(caught.value)) < 180
+    assert len(fib) == 0
+
+
+def test_interfaces_are_prefixes() -> None:
+    """As ipaddress.ip_network takes them."""
+    for text, net in (("10.0.0.1/8", "10.0.0.0/8"), ("2001:db8::1/32", "2001:db8::/32")):
+        given, network = ipaddress.ip_interface(text), ipaddress.ip_network(net)
+        fib, loose = Fib(), Fib(strict=False)
+        fib[network] = loose[given] = "x"
+        assert list(loose) == [network]
+        for call in (
+            lambda fib, given: fib.insert(given, 1),
+            lambda fib, given: fib.insert_many([given], [1]),
+            lambda fib, given: fib.get(given),
+            lambda fib, given: fib[given],
+            lambda fib, given: given in fib,
+            lambda fib, given: list(fib.covered(given)),
+            lambda fib, given: list(fib.covering(given)),
+            lambda fib, given: list(fib.children(given)),
+            lambda fib, given: fib.parent(given),
+            lambda fib, given: fib.covered_arrays(given),
+            lambda fib, given: fib.delete_many([given]),
+            lambda fib, given: fib.delete(given),
+        ):
+            with pytest.raises(ValueError, match="host bits"):
+                call(fib, given)
+            loose[network] = "x"
+            expected = call(fib, network)
+            fib[network] = "x"
+            found = call(loose, given)
+            assert repr(found) == repr(expected)
+        whole = ipaddress.ip_interface(given.ip)
+        fib[whole] = "host"
+        assert fib[ipaddress.ip_network(given.ip)] == "host"
+        assert fib.lookup(given) == "host"
+        assert fib.parent(whole) == (network, "x")
+    scoped = ipaddress.ip_interface("fe80::%eth0/64")
+    with pytest.raises(ValueError, match="scope id"):
+        Fib().insert(scoped, 1)
+
+
+def test_host_bits_are_shown_as_they_came() -> None:
+    for addresses, lengths, told in (
+        (np.array([10 << 24, (10 << 24) + 1], np.uint32), [8, 8], "row 1: 10.0.0.1/8 has host bits"),
+        (np.eye(1, 16, 15, np.uint8), [64], "row 0: ::1/64 has host bits"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Fib().insert_many((addresses, np.array(lengths, np.uint8)), ["a"] * len(lengths))
+
+
 def test_texts_are_read_in_one_way(tmp_path) -> None:
     path = tmp_path / "text"
 

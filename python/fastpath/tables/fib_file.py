@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import secrets
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -125,32 +126,56 @@ def described(extra: NDArray[np.uint8]) -> tuple[bool, bool, StoredValues | None
     return strict, plain, StoredValues(ends, extra[end:])
 
 
+_NOT_REGULAR = "it is no regular file"
+
+
 def write_whole(path: str | os.PathLike[str], contents: bytes) -> None:
-    """Write a file so that it is there in full or not at all."""
-    target = Path(os.fsdecode(path))
-    fresh = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    """Write a file so that it is there in full or not at all, with the mode of the one that it replaces."""
+    named = os.fsdecode(path)
     try:
-        with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "wb") as file:
+        # A symbolic link stays one: what it leads to is replaced, also where nothing is there yet.
+        target = Path(os.path.realpath(named))
+        mode = _mode_of(target)
+        fresh = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+        least = 0o666 if mode is None else mode & 0o666
+        with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, least), "wb") as file:
             try:
                 file.write(contents)
                 file.flush()
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())
                 os.replace(fresh, target)
             except BaseException:
                 os.unlink(fresh)
                 raise
     except OSError as error:
-        raise StoreError(f"cannot write {str(target)!r}: {error.strerror}") from error
+        raise StoreError(f"cannot write {named!r}: {error.strerror}") from error
     except ValueError as error:
-        raise StoreError(f"cannot write {str(target)!r}: {error}") from error
+        raise StoreError(f"cannot write {named!r}: {error}") from error
+
+
+def _mode_of(target: Path) -> int | None:
+    """The permissions of a file; None where there is none."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{_NOT_REGULAR}, which would be replaced")
+    return stat.S_IMODE(mode)
 
 
 def mapped(path: str | os.PathLike[str]) -> mmap.mmap:
     """A file's contents, shared with every process that maps it."""
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise StoreError(f"cannot open {os.fspath(path)!r}: it is empty")
+        # A pipe would be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{_NOT_REGULAR}, and so no saved table")
+            if status.st_size == 0:
+                raise ValueError("it is empty")
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
             return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
     except OSError as error:
@@ -188,7 +213,18 @@ def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
 _BLANKS = " \t\r"
 
 
-def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[int], list[str] | None]:
+def _shown(text: str | bytes) -> str:
+    return repr(text[:80])[:80]
+
+
+def _decoded(written: bytes, line: int) -> str:
+    try:
+        return written.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"line {line}: {_shown(written)} is not UTF-8") from error
+
+
+def lines_of(text: bytes) -> tuple[bytes, list[int], list[str] | None]:
     """The prefixes of a text, one a line, the numbers of their lines, and their next hops.
 
     The next hops are None where no line has one. The prefixes stand in lines of the same numbers.
@@ -203,31 +239,29 @@ def lines_of(text: bytes, path: str | os.PathLike[str]) -> tuple[bytes, list[int
         if row:
             numbers.append(number)
         if rest:
-            hops.append(rest[0].decode("utf-8", "replace"))
+            hops.append(_decoded(rest[0], number))
     if not hops:
         return text, numbers, None
     if len(hops) != len(numbers):
-        raise ValueError(
-            f"{os.fspath(path)!r}: {len(numbers) - len(hops)} of {len(numbers)} prefixes have no next hop"
-        )
+        raise ValueError(f"{len(numbers) - len(hops)} of {len(numbers)} prefixes have no next hop")
     return b"\n".join(prefixes), numbers, hops
 
 
 def integer_hop(text: str, line: int) -> int:
     """A next hop of a table of integers."""
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) > 0xFFFFFFFF:
-        raise ValueError(f"line {line}: {text[:80]!r} is not a next hop from 0 to 4294967295")
+        raise ValueError(f"line {line}: {_shown(text)} is not a next hop from 0 to 4294967295")
     return int(text)
 
 
 def changes_of(changes: str | bytes) -> Iterator[tuple[int, str, str | None]]:
     """Line number, prefix and next hop (None: delete it) of each line of a textual diff."""
-    text = changes.decode() if isinstance(changes, bytes) else changes
-    for number, line in enumerate(text.split("\n"), 1):
-        row = line.strip(_BLANKS)
+    lines: Sequence[str | bytes] = changes.split(b"\n") if isinstance(changes, bytes) else changes.split("\n")
+    for number, line in enumerate(lines, 1):
+        row = (_decoded(line, number) if isinstance(line, bytes) else line).strip(_BLANKS)
         if not row or row.startswith("#"):
             continue
         words = re.split("[ \t]+", row, maxsplit=2)
         if (words[0], len(words)) not in (("+", 3), ("-", 2)):
-            raise ValueError(f"line {number}: {row[:80]!r} is neither '+ PREFIX NEXT_HOP' nor '- PREFIX'")
+            raise ValueError(f"line {number}: {_shown(row)} is neither '+ PREFIX NEXT_HOP' nor '- PREFIX'")
         yield number, words[1], words[2] if words[0] == "+" else None

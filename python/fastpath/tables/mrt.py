@@ -20,8 +20,8 @@ _UNICAST = {_DUMP: (1, 2), _DUMP_V2: (2, 4, 8, 10)}
 
 
 def is_mrt(head: bytes) -> bool:
-    """Whether a file that begins so holds MRT records: their type begins with a NUL, which no text has."""
-    return len(head) >= 6 and head[4] == 0
+    """Whether a file that begins so holds MRT records: no text has a NUL, as their types begin with."""
+    return len(head) >= 6 and head[4] == 0 and head[5] != 0
 
 
 def routes_of(
@@ -65,7 +65,9 @@ def _records(file: IO[bytes], path: str | os.PathLike[str]) -> Iterator[dict[str
         try:
             record = next(records, None)
         except Exception as error:  # a damaged file makes the parser raise nearly anything
-            raise StoreError(f"cannot read {os.fspath(path)!r}: {error or type(error).__name__}") from error
+            raise StoreError(
+                f"cannot read {os.fspath(path)!r}: a damaged record ({type(error).__name__}: {error})"
+            ) from error
         if record is None:
             return
         if record.err is not None:
