@@ -1168,3 +1168,15 @@ def test_metadata_stays_as_it_was_given() -> None:
     assert dataclasses.replace(backend, weight=2).metadata == backend.metadata
     assert json.loads(json.dumps(backend.metadata)) == backend.metadata
     assert repr(backend.metadata) == "{'zone': 'a', 'tags': ['x']}"
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_a_panic_that_fails_does_so_every_time(policy: str) -> None:
+    balancer = Balancer([str(i) for i in range(10)], policy, panic_mode="fail", seed=1)
+    for _ in range(3):
+        for healthy in (False, True):
+            for i in range(6):
+                balancer.set_healthy(str(i), healthy)
+            for picked in ([balancer.pick() for _ in range(30)], [balancer.pick(key) for key in range(30)]):
+                assert all(picked) if healthy else not any(picked)
+            assert bool(balancer.pick_many(50).all()) == healthy == bool(balancer.pick_many(50).any())

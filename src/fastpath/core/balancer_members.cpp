@@ -314,7 +314,7 @@ void Balancer::publish_loads(Generation& g) {
   const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
   const bool keeps = last->table.kind == TableKind::jump && last->outset && last->ramping.load(kRelaxed) != 0;
   const bool alone = last->load.load(kRelaxed) == 100 && !refuses && !keeps;
-  if (alone) g.sole.store(last, kRelaxed);
+  if (alone || g.patterned) g.sole.store(alone ? last : nullptr, kRelaxed);
   if (alone || (g.patterned && !moved)) {
     g.patterned = g.patterned && !moved;
     return;
