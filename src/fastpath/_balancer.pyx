@@ -411,8 +411,8 @@ cdef class Core:
         ----------
         key : bytes, str or int, optional
             What the hash policies choose by; an int is a 64-bit hash and used as it is. Policies without keys
-            ignore it. An empty key is no key. A hash policy without a key draws by the shares of its layout, never the same backend for
-            all.
+            ignore it. An empty key is no key. A hash policy without a key draws by the shares of its layout,
+            never the same backend for all.
 
         Raises
         ------
@@ -475,9 +475,10 @@ cdef class Core:
         cdef const uint8_t* key_data
         cdef tuple items = None
         cdef uint64_t position
-        if self._hashed and isinstance(n_or_hashes, np.ndarray) and n_or_hashes.ndim == 2 and n_or_hashes.shape[1] == 0:
+        cdef bint array = isinstance(n_or_hashes, np.ndarray)
+        if array and self._hashed and n_or_hashes.ndim == 2 and n_or_hashes.shape[1] == 0:
             n = key_array(n_or_hashes).shape[0]  # empty keys are none
-        elif isinstance(n_or_hashes, np.ndarray):
+        elif array:
             if self._hashed and self._compat == Compat.none and n_or_hashes.ndim == 2:
                 now = self.settle()
                 keys = key_array(n_or_hashes)
