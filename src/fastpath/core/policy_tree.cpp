@@ -487,10 +487,13 @@ class PolicyTree<Address>::Builder {
     const bool is_short = list.size() <= kLeaf && (!shared || fits_line(list, known));
     const Window window = is_short || depth == kDepth || cut_short_ ? Window() : best_cut(list, known);
     if (window.bits == 0) return leaf(at, std::move(list), known);
-    std::vector<List> children(std::size_t{1} << window.bits);
     for (const std::uint32_t rule : list) {
       const Span to = span(rule, window);
       spend(to.last - to.first + 1);
+    }
+    std::vector<List> children(std::size_t{1} << window.bits);
+    for (const std::uint32_t rule : list) {
+      const Span to = span(rule, window);
       for (std::uint32_t child = to.first; child <= to.last; ++child) children[child].push_back(rule);
     }
     list = List();
