@@ -134,7 +134,8 @@ class PolicyTree {
   struct TooLong {};
 
   // `rules` by order. Its memory is bounded by the number of rules: where rules are so entangled that the
-  // tree would outgrow it, leaves say unknown(). Its time is bounded by `steps` alone: a nanosecond or two each.
+  // tree would outgrow it, leaves say unknown(). Its time is bounded by `steps` alone: a nanosecond or two
+  // each.
   PolicyTree(const std::vector<Rule>& rules, Isa isa, std::uint64_t steps = ~std::uint64_t{0});
 
   // Numbers of no rule: none matches; ask something else.
