@@ -140,14 +140,17 @@ void check_churn(std::mt19937& random) {
     fastpath::mask_host_bits(route.address, 32, route.length);
   }
   fib.insert_many(routes);
-  const std::uint8_t* const arena = fib.view().arena;
+  std::size_t moves = 0;
+  const std::uint8_t* arena = fib.view().arena;
   for (int i = 0; i < 150000; ++i) {
     const Route& route = routes[random() % routes.size()];
     if (fib.erase(4, route.address, route.length))
       fib.insert(4, route.address, route.length, 1 + static_cast<std::uint32_t>(random() % 60000));
     if (i % 32 == 0) fib.collect();
+    moves += fib.view().arena != arena;
+    arena = fib.view().arena;
   }
-  CHECK(fib.view().arena == arena);
+  CHECK(moves <= 2);  // about 800, if free pieces do not join
 }
 
 }  // namespace
