@@ -37,23 +37,32 @@ def protect(obj: Locked) -> None:
 
 def _lock_all() -> None:
     _FORKING.acquire()
+    late: BaseException | None = None
     while True:
         _ENTRY.acquire()
         held = {id(obj) for obj in _HELD}
         new = [obj for key, obj in _LIVE.items() if key not in held]
         if not new:
-            return  # and nobody enters before the fork
+            break  # and nobody enters before the fork
         _ENTRY.release()  # a writer may be making an object of its own
         for obj in new:
-            obj._lock_for_fork()
-            _HELD.append(obj)
+            try:
+                obj._lock_for_fork()
+            except BaseException as error:  # of a signal's handler, while this waited: tried again
+                late = error
+            else:
+                _HELD.append(obj)
+    if late is not None:
+        raise late  # no fork is stopped by it; the interpreter reports it
 
 
 def _unlock_all() -> None:
-    while _HELD:
-        _HELD.pop()._unlock_after_fork()
-    _ENTRY.release()
-    _FORKING.release()
+    try:
+        while _HELD:
+            _HELD.pop()._unlock_after_fork()
+    finally:
+        _ENTRY.release()
+        _FORKING.release()
 
 
 os.register_at_fork(before=_lock_all, after_in_parent=_unlock_all, after_in_child=_unlock_all)

@@ -536,14 +536,14 @@ cdef class Core:
             elif self._compat == Compat.pymemcache and n_or_hashes.ndim == 2:
                 for i in range(n):
                     id_data[i] = self._decide(n_or_hashes[i].tobytes(), 0, None, None)[0]
-            elif n >= RELEASE_PICKS:
+            elif n >= RELEASE_PICKS and self._compat != Compat.pymemcache:  # whose keys writers move
                 with nogil:
                     self.c.pick_many(hash_data, id_data, n, now)
             else:
                 self.c.pick_many(hash_data, id_data, n, now)
         elif not advance:
             self.c.look(id_data, n, self.c.position(), now)
-        elif n >= RELEASE_PICKS:
+        elif n >= RELEASE_PICKS and self._compat != Compat.pymemcache:
             with nogil:
                 self.c.pick_many(id_data, n, now)
         else:

@@ -465,6 +465,7 @@ cdef class FibCore:
             self.changing.unlock()
             return
         self.changing.renew()
+        self.holders = 0
         table.forget_threads()
         if self.owner != 0:
             table.gate().lock()

@@ -1180,3 +1180,52 @@ def test_a_panic_that_fails_does_so_every_time(policy: str) -> None:
             for picked in ([balancer.pick() for _ in range(30)], [balancer.pick(key) for key in range(30)]):
                 assert all(picked) if healthy else not any(picked)
             assert bool(balancer.pick_many(50).all()) == healthy == bool(balancer.pick_many(50).any())
+
+
+def test_more_priorities_than_sixteen_bits_number() -> None:
+    first = [Backend(str(i), priority=i) for i in range(65_536)]
+    balancer = Balancer(
+        [*first, Backend("x", priority=65_536), Backend("y", priority=65_536)], "least_request"
+    )
+    balancer.set_healthy("x", False)
+    lease = balancer.acquire()
+    assert lease.backend.id == "0"
+    lease.release()
+    assert (balancer.in_flight("0"), balancer.in_flight("x")) == (0, 0)
+
+
+def test_ties_of_fractional_loads_are_the_same_for_explain_and_pick() -> None:
+    balancer = Balancer([("a", 0.1), ("b", 0.3), ("c", 5)], "least_request", seed=1)
+    leases = [balancer.acquire() for _ in range(60)]
+    for _ in range(300):
+        told = balancer.explain().backend
+        assert balancer.pick() == told
+    for lease in leases:
+        told = balancer.explain().backend
+        assert balancer.pick() == told
+        lease.release()
+
+
+def test_batches_of_pymemcache_beside_edits() -> None:
+    """Its scores are made from the backends' names, which an edit moves."""
+    balancer = Balancer([f"{i:040}" for i in range(40)], "rendezvous", compat="pymemcache")
+    hashes = np.random.default_rng(1).integers(0, 2**63, 20_000, dtype=np.uint64)
+    stop = threading.Event()
+
+    def edit() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            balancer.add(f"{number:0400}")
+            balancer.remove(f"{number:0400}")
+
+    thread = threading.Thread(target=edit)
+    thread.start()
+    try:
+        known = set(balancer.pick_many(hashes).tolist())
+        for _ in range(20):
+            known |= set(balancer.pick_many(hashes).tolist())
+    finally:
+        stop.set()
+        thread.join()
+    assert 0 not in known

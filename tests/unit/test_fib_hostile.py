@@ -441,10 +441,12 @@ def test_a_table_takes_the_place_of_the_file_that_is_meant(tmp_path) -> None:
     os.mkfifo(pipe)
     (tmp_path / "to pipe").symlink_to("pipe")
     round_about.symlink_to("round")
+    opened = len(os.listdir("/proc/self/fd"))
     for path in (pipe, tmp_path / "to pipe", folder):
         for call in (fib.save, Fib.open):
             with pytest.raises(StoreError, match=r"no regular file|Is a directory"):
                 call(path)
+    assert len(os.listdir("/proc/self/fd")) == opened
     for call in (fib.save, Fib.open):
         with pytest.raises(StoreError, match="symbolic links"):
             call(round_about)

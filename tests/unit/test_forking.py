@@ -87,3 +87,39 @@ def test_what_is_gone_is_not_locked() -> None:
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
     """)
+
+
+def test_a_signal_while_a_fork_waits() -> None:
+    """Its handler's error is reported, the fork happens with everything locked, and so do later ones."""
+    run("""
+        import os, signal, sys, threading, time
+        from fastpath import Balancer
+
+        balancer, began = Balancer(["a", "b"]), threading.Event()
+
+        def edit():
+            with balancer._lock:
+                began.set()
+                time.sleep(1)
+
+        def late(*_):
+            raise TimeoutError("late")
+
+        reported = []
+        sys.unraisablehook = lambda args: reported.append(args.exc_type)
+        thread = threading.Thread(target=edit)
+        thread.start()
+        began.wait()
+        signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(5)
+                balancer.set_weight("a", 2)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        assert reported == [TimeoutError]
+        thread.join()
+    """)

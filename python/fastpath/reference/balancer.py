@@ -618,11 +618,8 @@ class _Tier:
         able = [m for m in self.members if self.open(m)]
         if not able:
             return self.fallback(x)
-        least = able[0]
-        for m in able:
-            if m.in_flight * self.reached(least) < least.in_flight * self.reached(m):
-                least = m
-        tied = [m for m in able if m.in_flight * self.reached(least) == least.in_flight * self.reached(m)]
+        least = min(m.in_flight / self.reached(m) for m in able)
+        tied = [m for m in able if m.in_flight / self.reached(m) == least]
         total = 0.0
         for m in tied:
             total += self.reached(m)

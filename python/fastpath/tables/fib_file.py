@@ -170,7 +170,7 @@ def mapped(path: str | os.PathLike[str]) -> mmap.mmap:
     """A file's contents, shared with every process that maps it."""
     try:
         # A pipe would be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(f"{_NOT_REGULAR}, and so no saved table")

@@ -424,7 +424,7 @@ void Balancer::rebuild() {
     tier.unit = std::exp2(std::ilogb(tier.table.total_weight) - 110);
     std::uint32_t place = 0;
     for (const Id id : tier.table.members) {
-      storage_->lanes[id].tier = static_cast<std::uint16_t>(t);
+      storage_->lanes[id].tier = static_cast<std::uint32_t>(t);
       if (tier.table.kind == TableKind::scan) places_[id] = place++;
       count(tier, id, flags(id), 1);
       tier.in_flight.store(tier.in_flight.load(kRelaxed) + in_flight(id), kRelaxed);

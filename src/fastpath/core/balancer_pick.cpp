@@ -325,26 +325,18 @@ void Balancer::choose_least(Choice& choice) const noexcept {
   const auto weight_of = [&](std::size_t i) {
     return everybody ? table.weights[i] : table.weights[i] * choice.factor(*this, table.members[i]);
   };
-  // Loads in-flight / weight are compared crosswise: -1, 0, 1.
-  const auto compare = [](double pending, double weight, double least, double least_weight) {
-    const double mine = pending * least_weight;
-    const double other = least * weight;
-    return mine < other ? -1 : mine > other ? 1 : 0;
-  };
   double least = 0.0;
-  double least_weight = 0.0;
   double tied = 0.0;
   for (std::size_t i = 0; i < table.members.size(); ++i) {
     const Id id = table.members[i];
     if (!open(id)) continue;
     const double weight = weight_of(i);
-    const double pending = choice.storage.lanes[id].in_flight.load(kRelaxed);
-    const int order = tied == 0.0 ? -1 : compare(pending, weight, least, least_weight);
-    if (order < 0) {
-      least = pending;
-      least_weight = weight;
+    // The quotient of Lane::load(), whose rounding decides what is a tie.
+    const double load = choice.storage.lanes[id].in_flight.load(kRelaxed) / weight;
+    if (tied == 0.0 || load < least) {
+      least = load;
       tied = weight;
-    } else if (order == 0) {
+    } else if (load == least) {
       tied += weight;
     }
   }
@@ -356,8 +348,7 @@ void Balancer::choose_least(Choice& choice) const noexcept {
       const Id id = table.members[i];
       if (!open(id)) continue;
       const double weight = weight_of(i);
-      const double pending = choice.storage.lanes[id].in_flight.load(kRelaxed);
-      if (compare(pending, weight, least, least_weight) != 0) continue;
+      if (choice.storage.lanes[id].in_flight.load(kRelaxed) / weight != least) continue;
       choice.id = id;
       if (left < weight) break;
       left -= weight;

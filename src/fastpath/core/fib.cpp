@@ -303,6 +303,12 @@ void Fib::relocate(std::size_t reserve) {
 
 // No update may run into the end of the arena.
 void Fib::make_room() {
+  // What an update that failed had noted is still in use; and once one is published, its end must not fail.
+  replaced_.clear();
+  replaced_.reserve(kNoted);
+  if (retired_.capacity() - retired_.size() < kNoted) {
+    retired_.reserve(std::max(2 * retired_.capacity(), retired_.size() + kNoted));
+  }
   if (arena_->reserved() - arena_->top() < kSlack) relocate(arena_->reserved() * 4);
 }
 

@@ -105,6 +105,9 @@ void Arena::commit(std::size_t end) {
   std::size_t wanted = round_up(end + end / 8, kCommitStep);
   if (wanted > kHugePage) wanted = round_up(wanted, kHugePage);
   wanted = std::min(wanted, reserved_);
+  // Here and not in release(), which must not fail.
+  free_units_.reserve(wanted / kUnit / 64);  // no more than that
+  free_units_.resize(wanted / kUnit / 64);
   if (mprotect(base_, wanted, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
   if (wanted > kHugePage) madvise(base_, wanted, MADV_HUGEPAGE);
@@ -112,14 +115,10 @@ void Arena::commit(std::size_t end) {
   committed_ = wanted;
 }
 
-void Arena::release(std::uint32_t ref, std::size_t size) {
+void Arena::release(std::uint32_t ref, std::size_t size) noexcept {
   std::size_t unit = ref;
   std::size_t units = (size + kUnit - 1) / kUnit;
   free_bytes_ += units * kUnit;
-  if (free_units_.size() * 64 < unit + units) {
-    free_units_.reserve(committed_ / kUnit / 64);  // no more than that
-    free_units_.resize(committed_ / kUnit / 64);
-  }
   mark_units(unit, units, true);
   if (is_free(unit + units)) {
     const std::size_t next = size_at(unit + units);

@@ -238,6 +238,9 @@ void Fib::replace(int family, unsigned level, std::uint32_t ref) {
 
 void Fib::retire_replaced() {
   if (replaced_.empty()) return;
+  if (retired_.capacity() - retired_.size() < replaced_.size()) {
+    retired_.reserve(std::max(2 * retired_.capacity(), retired_.size() + replaced_.size()));
+  }
   const std::uint64_t epoch = epochs_.advance();
   for (const Piece& piece : replaced_) {
     retired_.push_back({epoch, piece});

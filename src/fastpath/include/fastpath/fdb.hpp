@@ -427,8 +427,13 @@ class Fdb {
         free_numbers_.reserve(members_.capacity());  // giving one back allocates nothing there
       }
       members_[*number].port = port;
-      numbers_.emplace(port, *number);
-      name(*number, port);
+      try {
+        name(*number, port);
+        numbers_.emplace(port, *number);
+      } catch (...) {
+        free_numbers_.push_back(*number);
+        throw;
+      }
     }
     recent = {port, *number, true};
     return true;

@@ -45,7 +45,7 @@ class Arena {
 
   // The first unit of `size` bytes, or 0 when the reserved range is used up.
   std::uint32_t allocate(std::size_t size);
-  void release(std::uint32_t unit, std::size_t size);
+  void release(std::uint32_t unit, std::size_t size) noexcept;
 
   std::uint8_t* base() const noexcept { return base_; }
   std::size_t top() const noexcept { return top_; }

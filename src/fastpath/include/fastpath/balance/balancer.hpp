@@ -88,7 +88,7 @@ struct Options {
 // What picks read of every backend; what only some policies and options need is beside it.
 struct Lane {
   std::atomic<std::uint32_t> in_flight{0};
-  std::uint16_t tier = 0;  // of the generation
+  std::uint32_t tier = 0;  // of the generation
   std::atomic<double> weight{0.0};
 
   double load() const noexcept {
