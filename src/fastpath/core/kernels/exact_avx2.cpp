@@ -7,6 +7,7 @@
 
 #include "fastpath/exact_table.hpp"
 #include "fastpath/fdb.hpp"
+#include "fastpath/prefetch.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -17,9 +17,6 @@ constexpr std::size_t kRow = 8;     // keys that are hashed together
 constexpr std::size_t kGroup = 64;  // keys whose other buckets are visited together
 constexpr std::size_t kAhead = 64;  // keys between sending for a line and looking at it
 
-// Into the second level of the cache: it waits for about twice as many lines at once as the first one.
-inline void send_for(const void* line) { __builtin_prefetch(line, 0, 2); }
-
 // A line without entries, for those who need not look.
 alignas(64) constexpr std::uint8_t kNothing[64] = {};
 
@@ -80,7 +77,7 @@ __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index
     static_assert(sizeof(const Line*) == sizeof(std::uint64_t));
     aim(hashes, generation.count, from, reinterpret_cast<std::uintptr_t>(generation.lines),
         reinterpret_cast<std::uintptr_t>(kNothing), reinterpret_cast<std::uint64_t*>(group.line + at));
-    for (std::size_t i = at; i < at + kRow; ++i) send_for(group.line[i]);
+    for (std::size_t i = at; i < at + kRow; ++i) fetch_ahead(group.line[i]);
   };
 
   // Sends for the other buckets that the home buckets name.
@@ -96,7 +93,7 @@ __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index
       do {  // mostly once
         const Line* line = group.line[i] + generation.distance[std::countr_zero(bits)];
         line = line >= end ? line - generation.count : line;
-        send_for(line);
+        fetch_ahead(line);
         group.visited[visits] = line;
         group.visitor[visits++] = static_cast<std::uint8_t>(i);
       } while ((bits &= bits - 1) != 0);
@@ -231,7 +228,7 @@ struct WideBatch {
     for (std::uint64_t left = group.hit; left != 0; left &= left - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(left));
       records[i] = table.record(group.value[i].number);
-      send_for(records[i]);
+      fetch_ahead(records[i]);
     }
   }
   void answer(const Group<Index>& group) {

@@ -7,6 +7,7 @@
 
 #include "fastpath/exact_table.hpp"
 #include "fastpath/fdb.hpp"
+#include "fastpath/prefetch.hpp"
 
 namespace fastpath {
 namespace {
