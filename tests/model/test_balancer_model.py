@@ -52,6 +52,7 @@ class Machine(RuleBasedStateMachine):
         threshold=st.sampled_from([0.5, 0.0]),
         slow_start_s=st.sampled_from([0.0, 10.0]),
         subset=st.sampled_from([None, None, 1, 3, 100]),
+        start=st.sampled_from([1000.0, -1e7]),
     )
     def begin(
         self,
@@ -62,8 +63,9 @@ class Machine(RuleBasedStateMachine):
         threshold: float,
         slow_start_s: float,
         subset: int | None,
+        start: float,
     ) -> None:
-        self.now = 1000.0
+        self.now = start
         options: dict[str, Any] = {
             "seed": seed,
             "table_size": 251,

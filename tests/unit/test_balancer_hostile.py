@@ -1229,3 +1229,255 @@ def test_batches_of_pymemcache_beside_edits() -> None:
         stop.set()
         thread.join()
     assert 0 not in known
+
+
+# --- several priorities at a time ---------------------------------------------------------------------------
+
+EVEN = [1] * 8
+WHOLE = [5, 1, 1, 2, 3, 1, 2, 4]
+BROKEN = [1.25, 0.3, 1.1, 0.7, 1.05, 0.45, 0.9, 1.3]  # without a period
+
+
+def counted(balancer: Balancer, n: int) -> dict[str, float]:
+    ids = balancer.pick_many(n)
+    values = balancer.values
+    return {values[id].id if id else "": int(count) / n for id, count in enumerate(np.bincount(ids)) if count}
+
+
+@pytest.mark.parametrize("ill", [(), (0,), (0, 1, 2), (5, 7)])
+@pytest.mark.parametrize(
+    ("policy", "weights"),
+    [("round_robin", EVEN), ("weighted_round_robin", WHOLE), ("weighted_round_robin", BROKEN)],
+)
+def test_who_is_ill_leaves_its_share_to_all(policy: str, weights: list[float], ill: tuple[int, ...]) -> None:
+    backends = [Backend(f"{p}-{i}", weight=w, priority=p) for p in (0, 1) for i, w in enumerate(weights)]
+    balancer = Balancer(backends, policy, seed=3, overprovisioning=1.0)
+    for i in (*ill, 6):
+        balancer.set_healthy(f"0-{i}", False)
+    if ill:
+        balancer.set_healthy("1-3", False)
+    got = counted(balancer, 40000)
+    first = 100 * (7 - len(ill)) // 8 / 100
+    for p, load, out in ((0, first, (*ill, 6)), (1, 1 - first, (3,) if ill else ())):
+        able = {f"{p}-{i}": w for i, w in enumerate(weights) if i not in out}
+        for id, weight in able.items():
+            # Places are taken in turns; where there is no period they are drawn, with a deviation of 0.002.
+            assert got.pop(id) == pytest.approx(load * weight / sum(able.values()), abs=0.009)
+    assert not got
+
+
+def test_shares_of_round_robin_beside_an_ill_one_are_exact() -> None:
+    backends = [Backend(f"{p}-{i}", priority=p) for p in (0, 1) for i in range(10)]
+    balancer = Balancer(backends, "round_robin", seed=1, overprovisioning=1.0)
+    balancer.set_healthy("0-4", False)
+    n = 100 * 10 * 10  # ten turns of every place
+    got = counted(balancer, n)
+    # In ten turns, what the ill one leaves reaches each of the ten once; itself once, and that one goes on.
+    for i in range(10):
+        assert got.get(f"0-{i}", 0.0) * n == pytest.approx(0 if i == 4 else 0.9 * n / 9, abs=n / 1000)
+        assert got[f"1-{i}"] * n == pytest.approx(0.1 * n / 10, abs=1)
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "weighted_round_robin"])
+def test_moved_fraction_beside_a_loaded_priority(policy: str) -> None:
+    backends = [Backend(f"{p}-{i}", priority=p) for p in (0, 1) for i in range(8)]
+    balancer = Balancer(backends, policy, seed=1, overprovisioning=1.0)
+    for i in range(3):
+        balancer.set_healthy(f"0-{i}", False)
+    before = counted(balancer, 40000)
+    change = balancer.update([backend for backend in backends if backend.id != "0-5"])
+    after = counted(balancer, 40000)
+    moved = sum(abs(before.get(id, 0) - after.get(id, 0)) for id in before.keys() | after.keys()) / 2
+    assert change.moved_fraction == pytest.approx(moved, abs=0.005)
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "weighted_round_robin"])
+def test_what_a_full_priority_leaves_goes_to_all(policy: str) -> None:
+    # Twenty divides the hundred of the pattern: the positions of the second priority meet places unevenly.
+    backends = [Backend(f"0-{i}", priority=0) for i in range(20)] + [Backend("1", priority=1)]
+    balancer = Balancer(backends, policy, seed=1, overprovisioning=1.0, max_in_flight=1)
+    for i in range(10):
+        balancer.set_healthy(f"0-{i}", False)
+    lease = balancer.acquire()
+    while lease.backend.id != "1":
+        lease.release()
+        lease = balancer.acquire()
+    got = counted(balancer, 40000)
+    assert set(got) == {f"0-{i}" for i in range(10, 20)}
+    assert max(got.values()) < 1.05 * min(got.values())
+    lease.release()
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "weighted_round_robin", "maglev"])
+def test_a_priority_that_fails_in_panic_is_not_taken_over(policy: str) -> None:
+    backends = [Backend(f"{p}-{i}", priority=p) for p in (0, 1) for i in range(4)]
+    balancer = Balancer(backends, policy, seed=1, overprovisioning=1.0, panic_mode="fail")
+    for id in ("0-0", "0-1", "0-2", "1-0", "1-1"):
+        balancer.set_healthy(id, False)
+    # A quarter and a half are healthy: a third and two thirds of the traffic, and the first one panics.
+    got = counted(balancer, 10000)
+    assert got.pop("") == pytest.approx(0.34, abs=0.02)
+    assert set(got) == {"1-2", "1-3"}
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_everybody_is_picked_in_panic(policy: str) -> None:
+    balancer = Balancer([str(i) for i in range(5)], policy, seed=1)
+    for i in range(4):
+        balancer.set_healthy(str(i), False)
+    leases = [balancer.acquire(i << 54 if policy in HASH_POLICIES else None) for i in range(1000)]
+    counts = Counter(lease.backend.id for lease in leases)
+    assert set(counts) == set("01234")
+    assert min(counts.values()) > 100
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_a_zone_that_changes(policy: str) -> None:
+    balancer = Balancer([Backend(id, zone="x") for id in "abcd"], policy, seed=1, local_zone="x")
+    balancer.update([Backend(id, zone="x" if id in "ab" else "y") for id in "abcd"])
+    assert {balancer.pick().id for _ in range(200)} == {"a", "b"}
+
+
+# --- clocks, points and leases at their limits --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [-1e9, -1e6, -2500.0, 0.0, 1e9])
+def test_latencies_by_clocks_that_begin_anywhere(start: float) -> None:
+    clock = Clock(start)
+    balancer = Balancer(["fast", "slow"], "peak_ewma", seed=1, clock=clock)
+    balancer.report("slow", True, 1.0)
+    balancer.report("fast", True, 0.01)
+    for _ in range(3):
+        assert {balancer.pick().id for _ in range(100)} == {"fast"}
+        clock.now += 5.0
+    assert balancer.status("slow").latency_s == pytest.approx(np.exp(-1.5))
+    balancer.report("fast", False)
+    assert balancer.status("fast").latency_s == pytest.approx(max(1.0, 8 * np.exp(-1.5)))
+    assert {balancer.pick().id for _ in range(100)} == {"slow"}
+
+
+def test_what_failures_cost_is_forgotten_over_long_times() -> None:
+    clock = Clock()
+    balancer = Balancer(["a", "b"], "peak_ewma", seed=1, clock=clock)
+    balancer.report("a", True, 3.0)
+    clock.now += 1000 * 10.0  # as many decay times
+    balancer.report("a", True, 0.001)
+    balancer.report("b", False)
+    assert balancer.status("b").latency_s == pytest.approx(1.0)
+
+
+def test_a_ring_of_one_owner_among_many() -> None:
+    options = {"compat": "envoy", "min_ring_size": 1, "max_ring_size": 1}
+    balancer = Balancer([("tiny", 1e-9), ("all", 1.0)], "ketama", seed=1, **options)
+    owner = {balancer.pick(key).id for key in range(0, 1 << 64, (1 << 64) // 50)}
+    assert len(owner) == 1
+    assert {balancer.pick().id for _ in range(200)} == owner
+    assert set(counted(balancer, 10000)) == owner
+
+
+def test_a_retry_budget_of_decimals_is_whole() -> None:
+    balancer = Balancer(["a"], retry_budget=0.29, min_retries=0)
+    leases = [balancer.acquire() for _ in range(100)]
+    retries = [balancer.acquire(retry=True) for _ in range(28)]
+    for lease in leases[:28]:
+        lease.release()
+    assert all(retries)
+    assert balancer.in_flight() == 100
+    assert balancer.acquire(retry=True)  # 0.29 * 100 is below 29 in doubles
+
+
+def test_a_request_that_was_given_up_early_lowers_no_cost() -> None:
+    clock = Clock()
+    balancer = Balancer(["a"], "peak_ewma", clock=clock)
+    balancer.report("a", True, 2.0)
+    clock.now += 5.0
+    with pytest.raises(KeyboardInterrupt), balancer.acquire():
+        clock.now += 0.1
+        raise KeyboardInterrupt
+    assert balancer.status("a").latency_s == pytest.approx(2.0 * np.exp(-0.51))
+
+
+def failing(clock: Clock, **changes: Any) -> Balancer:
+    settings = {"consecutive_failures": 2, "base_ejection_s": 10.0, "max_ejected": 0.1, "jitter_s": 0.0}
+    outlier = OutlierDetection(**{**settings, **changes})
+    return Balancer([str(i) for i in range(10)], seed=1, clock=clock, outlier=outlier)
+
+
+def test_reports_alone_eject_again() -> None:
+    clock = Clock()
+    balancer = failing(clock)
+    for _ in range(2):
+        balancer.report("0", False)
+    clock.now += 10.5
+    for _ in range(2):
+        balancer.report("0", False)
+    clock.now += 10.5  # the second one takes twice as long
+    assert balancer.status("0").ejected
+
+
+def test_an_ejection_is_never_shorter_than_its_base() -> None:
+    clock = Clock()
+    balancer = failing(clock, base_ejection_s=600.0, max_ejection_s=300.0)
+    for _ in range(2):
+        balancer.report("0", False)
+    clock.now += 590.0
+    assert balancer.status("0").ejected
+    clock.now += 11.0
+    assert not balancer.status("0").ejected
+
+
+def test_rates_are_those_of_one_interval() -> None:
+    clock = Clock()
+    settings = {"consecutive_failures": 0, "stdev_factor": 0.0, "min_hosts": 1, "min_requests": 10}
+    balancer = failing(clock, interval_s=10.0, base_ejection_s=100.0, **settings)
+    for _ in range(100):
+        balancer.report("0", True)
+    clock.now += 11.0
+    balancer.pick()
+    for _ in range(100):
+        balancer.report("0", False)
+    clock.now += 11.0
+    assert balancer.status("0").ejected
+
+
+def test_who_is_removed_is_ejected_no_more() -> None:
+    balancer = failing(Clock())
+    for _ in range(2):
+        balancer.report("0", False)
+    balancer.remove("0")
+    for _ in range(2):
+        balancer.report("1", False)
+    assert balancer.status("1").ejected  # one in ten may be
+
+
+def test_who_comes_back_has_no_record() -> None:
+    balancer = failing(Clock())
+    leases = [balancer.acquire() for _ in range(10)]  # by which it gets its id again
+    balancer.report("0", False)
+    balancer.remove("0")
+    balancer.add("0")
+    balancer.report("0", False)
+    assert not balancer.status("0").ejected
+    balancer.report("0", False)
+    assert balancer.status("0").ejected
+    for lease in leases:
+        lease.release()
+
+
+def test_ids_with_leases_do_not_rest() -> None:
+    balancer = Balancer(["a"], "round_robin")
+    lease = balancer.acquire()
+    id = balancer._slot("a")
+    balancer.remove("a")
+    for i in range(600):
+        balancer.add(f"x{i}")
+        assert balancer._slot(f"x{i}") != id
+        balancer.remove(f"x{i}")
+    lease.release()
+    for i in range(600):
+        balancer.add(f"y{i}")
+        again = balancer._slot(f"y{i}") == id
+        balancer.remove(f"y{i}")
+        if again:
+            break
+    assert again

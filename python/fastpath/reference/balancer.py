@@ -369,7 +369,9 @@ class ReferenceBalancer:
     def report(self, id: str, ok: bool, latency_s: float) -> None:
         """A latency: up at once, down by its moving average."""
         member = self.members[id]
-        slowest = self.slowest * math.exp((self.slowest_stamp - self.clock()) / self.decay_s)
+        slowest = self.slowest
+        if slowest > 0:
+            slowest *= math.exp((self.slowest_stamp - self.clock()) / self.decay_s)
         queue = sum(m.in_flight for m in self.members.values()) / len(self.members)
         # Eight times the slowest answer behind an average queue, what failures cost left out.
         least = max(self.failure_latency_s, 8.0 * slowest * (1.0 + queue))
@@ -453,14 +455,14 @@ class ReferenceBalancer:
         if loads[which][1] and self.panic_fail:
             return None
         tier = _Tier(self, tiers[which][2], loads[which][1], h if keyed else None)
-        chosen, used = tier.choose(h if hashed else x, cursor)
+        chosen, used = tier.choose(h if hashed else x, cursor, sole)
         if sole and not hashed and chosen is not None:
             self.position = position + used
         # A tier that is full is no dead end.
         for i, (_, panic) in enumerate(loads):
             if chosen is None and i != which and not (panic and self.panic_fail):
                 tier = _Tier(self, tiers[i][2], panic, h if keyed else None)
-                chosen, _ = tier.choose(h if hashed else x, position)
+                chosen, _ = tier.choose(h if hashed else x, cursor, False)
         if keyed and chosen is not None:
             self.known.add((h, chosen.id))
         return chosen.id if chosen is not None else None
@@ -528,19 +530,29 @@ class _Tier:
             rest -= weight
         return left[-1] if left else None
 
-    def choose(self, x: int, cursor: int) -> tuple[Member | None, int]:
-        """The member and how many positions it took."""
+    def choose(self, x: int, cursor: int, alone: bool) -> tuple[Member | None, int]:
+        """The member and how many positions it took, if the tier takes all picks (`alone`)."""
         self.salt = x
         policy = self.balancer.policy
         if policy in ("round_robin", "weighted_round_robin"):
             order = list(range(len(self.members)))
             if policy == "weighted_round_robin":
                 order = weighted_schedule([int(m.weight) for m in self.members])
-            for step in range(len(order)):
-                member = self.members[order[(cursor + step) % len(order)]]
-                self.salt = draw(self.balancer.seed, cursor + step)
+            place = cursor % len(order)
+            self.salt = draw(self.balancer.seed, cursor)
+            for step in range(len(order) if alone else _TRIES):
+                member = self.members[order[place]]
                 if self.open(member):
                     return member, step + 1
+                if alone:
+                    place = (place + 1) % len(order)
+                    self.salt = draw(self.balancer.seed, cursor + step + 1)
+                else:
+                    # From turn to turn each of all places once; then whichever is drawn.
+                    away = cursor // len(order) + draw(self.balancer.seed, place)
+                    self.salt = next_draw(self.salt)
+                    drawn = reduce(self.salt, len(order))
+                    place = ((place + away) & _MASK) % len(order) if step == 0 else drawn
             return self.fallback(x), 1
         if policy in ("random", "weighted_random") or (
             self.key is None and policy in ("ketama", "rendezvous", "jump")

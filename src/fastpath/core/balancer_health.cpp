@@ -81,6 +81,7 @@ void Balancer::measure(Id id, double seen, double now, bool passed) {
     set_back_ += latest_ - time;
     time = latest_;
   }
+  if (latest_ == -kNever) reference_ = time;  // a clock may begin anywhere
   latest_ = time;
   const double tau = options_.decay_s;
   if (!((time - reference_) / tau < kFarthest)) {
@@ -111,7 +112,7 @@ void Balancer::measure(Id id, double seen, double now, bool passed) {
 double Balancer::failure_cost(double now) const noexcept {
   const double queue =
       static_cast<double>(total_in_flight_) / static_cast<double>(std::max<std::size_t>(present_, 1));
-  const double slowest = slowest_ / growth(std::max(now + set_back_, latest_));
+  const double slowest = slowest_ > 0.0 ? slowest_ / growth(std::max(now + set_back_, latest_)) : 0.0;
   return std::max(options_.failure_latency_s, kFailureFactor * slowest * (1.0 + queue));
 }
 

@@ -374,24 +374,25 @@ Decision Balancer::decide(const Ask& given) const noexcept {
       cursor = ask.position / 100 * tier->load.load(kRelaxed) + g->rank[step].load(kRelaxed);
     }
   }
-  Decision decision = decide_in(*g, *tier, ask, cursor);
+  Decision decision = decide_in(*g, *tier, ask, cursor, !shared);
   // Nobody there takes it: a zone or a priority that is full, or excluded, is no dead end.
   const bool refused = tier->panic.load(kRelaxed) && options_.panic_fail;
   for (std::size_t i = 0; i < g->tiers.size() && decision.id == 0 && !refused; ++i) {
     const Tier* other = g->tiers[i].get();
     if (other == tier || (other->panic.load(kRelaxed) && options_.panic_fail)) continue;
-    const Decision found = decide_in(*g, *other, ask, ask.position);
+    // By the count of those that it takes over, which follow each other where their positions do not.
+    const Decision found = decide_in(*g, *other, ask, cursor, false);
     if (found.id != 0 || found.reason == Reason::overloaded) decision = found;
-    decision.next = ask.position + 1;
   }
   if (shared) decision.next = ask.position + 1;
   if (hashed && ask.keyed) decision.next = ask.position;
   return decision;
 }
 
-// The pick if this tier takes it; `next` is the position after it if it takes all.
-Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& ask,
-                             std::uint64_t cursor) const noexcept {
+// The pick if this tier takes it; `next` is the position after it if the tier takes all picks, as `alone`
+// says.
+Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& ask, std::uint64_t cursor,
+                             bool alone) const noexcept {
   const bool hashed = is_hash_policy(options_.table.policy);
   const std::uint64_t x = hashed ? ask.hash : draw(options_.seed, ask.position);
   std::uint64_t next = ask.position + 1;
@@ -419,35 +420,57 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
     case TableKind::list:
     case TableKind::schedule: {
       const std::size_t n = table.kind == TableKind::list ? table.members.size() : table.ids.size();
-      for (std::size_t step = 0; step < n && choice.id == 0; ++step) {
-        const std::size_t place = (cursor + step) % n;
+      const std::uint64_t most = alone ? n : kTries;
+      std::size_t place = cursor % n;
+      std::uint64_t y = draw(options_.seed, cursor);
+      for (std::uint64_t step = 0; step < most; ++step) {
         const Id id = table.kind == TableKind::list ? table.members[place] : table.ids[place];
-        // Draws of slow start differ from one turn to the next.
-        choice.salt = draw(options_.seed, cursor + step);
+        choice.salt = y;
         const Reason answer = verdict(choice, id);
         trace(id, answer);
         if (answer == Reason::ok) {
           choice.id = id;
+          break;
+        }
+        if (alone) {
           // Places of those who take no picks are passed once for all, which keeps the order of the others.
-          next = ask.position + step + 1;
+          // Draws of slow start differ from one turn to the next.
+          next = ask.position + step + 2;
+          place = place + 1 == n ? 0 : place + 1;
+          y = draw(options_.seed, cursor + step + 1);
+        } else {
+          // Positions are not this tier's alone, so none can be passed. Another place takes the pick, from
+          // turn to turn each of all places once, or the place behind would have the picks of two. If that
+          // one takes none either, a place is drawn.
+          y = next_draw(y);
+          place = step == 0 ? (place + cursor / n + draw(options_.seed, place)) % n : reduce(y, n);
         }
       }
-      if (choice.id == 0) choice.id = fallback(choice, x);
+      if (choice.id == 0) {
+        next = ask.position + 1;
+        choice.id = fallback(choice, x);
+      }
       break;
     }
     case TableKind::stride: {
       const std::uint64_t n = table.members.size();
-      for (std::uint64_t step = 0; step < kStrideTries && choice.id == 0; ++step) {
-        const std::uint64_t sequence = cursor + step;
+      const std::uint64_t most = alone ? kStrideTries : kTries * kTries;
+      std::uint64_t sequence = cursor;
+      std::uint64_t y = x;
+      for (std::uint64_t step = 0; step < most; ++step) {
         const std::uint64_t index = sequence % n;
-        if (!stride_accepts(table.stride[index], index, sequence / n)) continue;
-        choice.salt = draw(options_.seed, sequence);
-        const Reason answer = verdict(choice, table.members[index]);
-        trace(table.members[index], answer);
-        if (answer == Reason::ok) {
-          choice.id = table.members[index];
-          next = ask.position + step + 1;
+        if (stride_accepts(table.stride[index], index, sequence / n)) {
+          choice.salt = alone ? draw(options_.seed, sequence) : y;
+          const Reason answer = verdict(choice, table.members[index]);
+          trace(table.members[index], answer);
+          if (answer == Reason::ok) {
+            choice.id = table.members[index];
+            if (alone) next = ask.position + step + 1;
+            break;
+          }
         }
+        // As above; any step is as good as another for a pick that cannot pass some.
+        sequence = alone ? sequence + 1 : (y = next_draw(y)) >> 16;
       }
       if (choice.id == 0) choice.id = fallback(choice, x);
       break;

@@ -263,6 +263,10 @@ void build_ring(Table& table, const std::vector<Member>& members, const TableOpt
     arcs[point.owner] += (point.hash - previous) & table.ring.mask();
     previous = point.hash;
   }
+  // All of the circle is an arc of 0.
+  if (std::all_of(arcs.begin(), arcs.end(), [](std::uint64_t arc) { return arc == 0; })) {
+    arcs[ring.front().owner] = 1;
+  }
   std::vector<double> shares;
   for (const Member& member : members) shares.push_back(static_cast<double>(arcs[member.id]));
   table.alias = alias_table(shares);

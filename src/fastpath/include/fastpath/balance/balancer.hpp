@@ -405,8 +405,8 @@ class Balancer {
   // start.
   bool less_loaded(const Tier& tier, const Storage& storage, Id a, Id b, double factor_a = 1.0,
                    double factor_b = 1.0) const noexcept;
-  Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask,
-                     std::uint64_t cursor) const noexcept;
+  Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask, std::uint64_t cursor,
+                     bool alone) const noexcept;
   // By how much costs have lost of their levels.
   double growth(double time) const noexcept { return std::exp((time - reference_) / options_.decay_s); }
   void measure(Id id, double seen, double now, bool passed);
