@@ -743,6 +743,9 @@ cdef class Core:
     def _slot(self, id):
         return self.slot_of(id)
 
+    def _member(self, id):
+        return self._values[self.slot_of(id)]
+
     def _set_draining(self, id, bint draining):
         self.c.set_draining(self.slot_of(id), draining)
 

@@ -364,13 +364,11 @@ class Balancer(Core):
         self._apply(*rows, list(gone), True)
 
     def __getitem__(self, id: str) -> Backend:
-        backend = self.values[self._slot(id)]
-        assert backend is not None
-        return backend
+        return self._member(id)
 
     def get(self, id: str) -> Backend | None:
         """The member of this id, or None."""
-        return self.values[self._slot(id)] if id in self else None
+        return self._member(id) if id in self else None
 
     def add(self, backend: Backend | str | tuple[str, float]) -> None:
         """Adds one member.

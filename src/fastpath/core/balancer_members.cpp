@@ -380,11 +380,18 @@ void Balancer::rebuild() {
   if (!dirty_) return;
   const std::vector<bool> inside = subset();
   // By priority, the local zone before the others, in order of addition.
-  std::map<std::pair<int, bool>, std::vector<std::pair<std::uint32_t, Id>>> groups;
+  using Place = std::pair<int, bool>;
+  std::map<Place, std::vector<std::pair<std::uint32_t, Id>>> groups;
+  auto group = groups.end();  // mostly that of the one before
   for (Id id = 1; id < entries_.size(); ++id) {
     const Entry& entry = entries_[id];
     if (!present(id) || weight(id) <= 0.0 || !inside[id]) continue;
-    groups[{static_cast<int>(entry.priority), !entry.local}].push_back({entry.order, id});
+    const Place place{static_cast<int>(entry.priority), !entry.local};
+    if (group == groups.end() || group->first != place) {
+      group = groups.try_emplace(place).first;
+      group->second.reserve(present_);
+    }
+    group->second.push_back({entry.order, id});
   }
   keys_.tidy();
   if (options_.table.policy == Policy::least_request) places_.resize(entries_.size());

@@ -93,7 +93,7 @@ void stable_repair(Table& table, const Table& before, std::uint32_t slots, doubl
     double wanted = held[id];
     if (weight[id] != table.weights[i]) wanted += share(i) - weight[id] / before.total_weight * slots;
     const double most = most_slots(share(i), slack);
-    goal[i] = static_cast<std::uint32_t>(std::llround(std::clamp(wanted, 0.0, most)));
+    goal[i] = static_cast<std::uint32_t>(std::clamp(wanted, 0.0, most) + 0.5);
     excess += goal[i];
   }
   if (excess != 0) {
