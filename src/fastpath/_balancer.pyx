@@ -191,6 +191,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
     cdef cppclass CBalancer "fastpath::balance::Balancer":
         CBalancer(const COptions& options) except +
         const COptions& options() noexcept
+        void forget_readers() noexcept
         bint uses_time() noexcept
         uint32_t pick(double now) noexcept
         uint32_t pick_hash(uint64_t hash, double now) noexcept
@@ -308,6 +309,10 @@ cdef class Core:
             and (not checked.outlier.on or min(checked.outlier.base_ejection_s, checked.outlier.interval_s) >= 1.0)
         )
         self._begun = True
+
+    def _forget_readers(self):
+        """In the child of a fork, where no other thread is."""
+        self.c.forget_readers()
 
     # --- helpers ---------------------------------------------------------------------------------------------
 

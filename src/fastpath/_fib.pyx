@@ -14,7 +14,6 @@ from libcpp.memory cimport make_unique, shared_ptr, unique_ptr
 from libcpp.optional cimport optional
 from libcpp.string cimport string
 from libcpp.vector cimport vector
-from posix.unistd cimport getpid
 
 import numpy as np
 
@@ -264,7 +263,6 @@ cdef class FibCore:
     cdef bint abandoned  # another thread ended the transaction meanwhile
     cdef readonly bint readonly
     cdef Gate changing  # closed while the table is changed without the GIL, and while it is copied by a fork
-    cdef int forking  # the process that forks
     cdef object __weakref__
     # As of the last write that is done.
     cdef size_t size4
@@ -456,14 +454,13 @@ cdef class FibCore:
         if not self.changing.try_lock():
             with nogil:
                 self.changing.lock()
-        self.forking = getpid()
 
     def _unlock_after_fork(self):
-        """Let changes go on. In the child those of other threads are forgotten, and so is their transaction."""
+        self.changing.unlock()
+
+    def _unlock_in_child(self):
+        """Let changes go on. Those of other threads are forgotten, and so is their transaction."""
         cdef Table* table = self.table.get()
-        if self.forking == getpid():
-            self.changing.unlock()
-            return
         self.changing.renew()
         self.holders = 0
         table.forget_threads()

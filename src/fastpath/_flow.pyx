@@ -20,6 +20,8 @@ import time
 
 import numpy as np
 
+from fastpath.forking import protect
+
 cnp.import_array()
 
 cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
@@ -38,6 +40,9 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
     cdef cppclass CFlowTable "fastpath::FlowTable":
         CFlowTable(const FlowOptions& options) except +
         cbool busy() noexcept
+        void lock_for_fork() noexcept
+        void unlock_after_fork() noexcept
+        void unlock_in_child() noexcept
         cbool find(const uint8_t* key, uint64_t now_ms, uint32_t bytes, uint32_t* value) noexcept
         cbool peek(const uint8_t* key, uint64_t now_ms, uint32_t* value) noexcept
         size_t find_many(
@@ -189,6 +194,7 @@ cdef class FlowTable:
     cdef object clock
     cdef double start_s
     cdef double latest_ms
+    cdef object __weakref__
 
     def __cinit__(
         self,
@@ -236,6 +242,22 @@ cdef class FlowTable:
             raise ValueError(f"clock must give seconds as a finite number, got {self.start_s}")
         self.table.reset(new CFlowTable(self.options))
         self.objects = None if plain else Values()
+        protect(self)
+
+    # --- forks: see fastpath.forking ---
+
+    def _lock_for_fork(self):
+        if not self.table.get().busy():
+            self.table.get().lock_for_fork()
+        else:
+            with nogil:
+                self.table.get().lock_for_fork()
+
+    def _unlock_after_fork(self):
+        self.table.get().unlock_after_fork()
+
+    def _unlock_in_child(self):
+        self.table.get().unlock_in_child()
 
     cdef double clock_s(self) except? -1:
         return time.monotonic() if self.clock is None else self.clock()

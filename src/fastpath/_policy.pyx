@@ -9,6 +9,8 @@ from libcpp.vector cimport vector
 
 cimport numpy as cnp
 
+from fastpath.forking import protect
+
 cnp.import_array()
 
 cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
@@ -70,7 +72,10 @@ cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
         uint64_t hits(uint32_t id) noexcept
         size_t nbytes() except +
         cbool compiled() noexcept
-        void reclaim() noexcept
+        cbool reclaim() noexcept
+        void lock_for_fork() noexcept
+        void unlock_after_fork() noexcept
+        void unlock_in_child() noexcept
 
 cdef extern from "fastpath/policy/shadow.hpp" namespace "fastpath" nogil:
     cdef cppclass CShadow "fastpath::PolicyShadow":
@@ -161,9 +166,26 @@ cdef class PolicyCore:
     """The compiled side: rules by number, checked by the caller."""
 
     cdef unique_ptr[CPolicy] policy
+    cdef object __weakref__
 
     def __cinit__(self, seed):
         self.policy.reset(new CPolicy(seed))
+        protect(self)
+
+    # --- forks: see fastpath.forking ---
+
+    def _lock_for_fork(self):
+        if self.policy.get().reclaim():
+            self.policy.get().lock_for_fork()
+        else:
+            with nogil:
+                self.policy.get().lock_for_fork()
+
+    def _unlock_after_fork(self):
+        self.policy.get().unlock_after_fork()
+
+    def _unlock_in_child(self):
+        self.policy.get().unlock_in_child()
 
     cdef int fill_both(self, tuple fields, Rule4* four, Rule6* six) except -1:
         """Fills the forms that the rule has; returns 1 (IPv4), 2 (IPv6) or 3."""

@@ -26,6 +26,7 @@ import time
 import numpy as np
 
 from fastpath.errors import CapacityError, NotSupported
+from fastpath.forking import protect
 
 cnp.import_array()
 
@@ -74,6 +75,9 @@ cdef extern from "fastpath/exact_table.hpp" namespace "fastpath" nogil:
         uint64_t seed() noexcept
         void export_to(vector[uint8_t]& keys, vector[uint32_t]& values) except +raise_python_error
         cbool reclaim() noexcept
+        void lock_for_fork() noexcept
+        void unlock_after_fork() noexcept
+        void unlock_in_child() noexcept
 
 cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
     cdef cppclass CForwardingTable "fastpath::ForwardingTable":
@@ -96,6 +100,9 @@ cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
         CExactTable& pairs() noexcept
         CExactTable& any() noexcept
         cbool reclaim() noexcept
+        void lock_for_fork() noexcept
+        void unlock_after_fork() noexcept
+        void unlock_in_child() noexcept
 
 cdef extern from "fastpath/fdb.hpp" namespace "fastpath" nogil:
     ctypedef struct FdbLimits "fastpath::Fdb::Limits":
@@ -136,6 +143,9 @@ cdef extern from "fastpath/fdb.hpp" namespace "fastpath" nogil:
         size_t size() noexcept
         size_t nbytes() noexcept
         cbool reclaim() noexcept
+        void lock_for_fork() noexcept
+        void unlock_after_fork() noexcept
+        void unlock_in_child() noexcept
 
 cdef extern from "fastpath/mac.hpp" namespace "fastpath" nogil:
     cbool parse_mac(const char* text, size_t size, uint64_t* mac) noexcept

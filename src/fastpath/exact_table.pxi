@@ -43,6 +43,7 @@ cdef class ExactTable:
     cdef size_t size_of_key
     cdef unique_ptr[CExactTable] first_table  # of before __init__(), which another thread may still use
     cdef bint made
+    cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         # A subclass may fail to call __init__(): until then this is an empty table of one-byte keys.
@@ -67,6 +68,22 @@ cdef class ExactTable:
         self.table.swap(table)
         self.size_of_key = number
         self.objects = None if plain else Values()
+        protect(self)
+
+    # --- forks: see fastpath.forking ---
+
+    def _lock_for_fork(self):
+        if self.table.get().reclaim():
+            self.table.get().lock_for_fork()
+        else:
+            with nogil:
+                self.table.get().lock_for_fork()
+
+    def _unlock_after_fork(self):
+        self.table.get().unlock_after_fork()
+
+    def _unlock_in_child(self):
+        self.table.get().unlock_in_child()
 
     cdef const uint8_t* key_of(self, key, Py_buffer* view) except NULL:
         """The bytes of a key; if `view` is filled (view.buf not NULL), the caller gives it back."""

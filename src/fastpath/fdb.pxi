@@ -67,6 +67,7 @@ cdef class Fdb:
 
     cdef unique_ptr[CFdb] first_table  # of before __init__(), which another thread may still use
     cdef bint made
+    cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         # A subclass may fail to call __init__(): until then this is an empty table of one station.
@@ -116,6 +117,27 @@ cdef class Fdb:
         if not plain:
             self.objects = Values()
             self.table.get().remember_vacated()
+        protect(self)
+
+    # --- forks: see fastpath.forking ---
+
+    def _lock_for_fork(self):
+        if self.table.get().reclaim():
+            self.table.get().lock_for_fork()
+        else:
+            with nogil:
+                self.table.get().lock_for_fork()
+
+    def _unlock_after_fork(self):
+        self.table.get().unlock_after_fork()
+
+    def _unlock_in_child(self):
+        self.learning = 0
+        self.table.get().unlock_in_child()
+
+    cdef inline void learned(self) noexcept:
+        if self.learning != 0:  # it is after a fork within a call
+            self.learning -= 1
 
     cdef double now(self) except? -1:
         if self.monotonic:
@@ -211,7 +233,7 @@ cdef class Fdb:
             with nogil:  # who writes now may do so for long: meanwhile others run
                 changed = self.table.get().learn_many(macs, vlans, ports, n, now_s)
         finally:
-            self.learning -= 1
+            self.learned()
         return changed
 
     def add_static(self, mac, port, vlan=0):
@@ -235,7 +257,7 @@ cdef class Fdb:
                 with nogil:
                     added = self.table.get().add_static(address, tag, number, now_s)
             finally:
-                self.learning -= 1
+                self.learned()
         self.forget_vacated()
         if not added:
             self.forget(number)
@@ -256,7 +278,7 @@ cdef class Fdb:
                 with nogil:
                     hit = self.table.get().erase(address, tag)
             finally:
-                self.learning -= 1
+                self.learned()
         self.forget_vacated()
         if not hit:
             raise KeyError((mac, vlan))
@@ -330,7 +352,7 @@ cdef class Fdb:
             port_data = <const uint32_t*> cnp.PyArray_DATA(numbers)
             changed = self.learn_all(mac_data, tag_data, port_data, n, now_s)
         finally:
-            self.learning -= 1
+            self.learned()
             self.forget_vacated()
         return changed
 
@@ -413,7 +435,7 @@ cdef class Fdb:
             with nogil:
                 removed = self.table.get().age(now_s)
         finally:
-            self.learning -= 1
+            self.learned()
         self.forget_vacated()
         return removed
 
@@ -437,7 +459,7 @@ cdef class Fdb:
                 with nogil:
                     removed = self.table.get().purge(number, with_static)
             finally:
-                self.learning -= 1
+                self.learned()
         self.forget_vacated()
         self.forget(number)
         return removed
@@ -453,7 +475,7 @@ cdef class Fdb:
                 with nogil:
                     self.table.get().clear()
             finally:
-                self.learning -= 1
+                self.learned()
         if self.objects is not None:
             self.forget_vacated()
             for number in self.objects.live():
@@ -473,7 +495,7 @@ cdef class Fdb:
                 numbers.push_back(found[i].port)
             ports = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
         finally:
-            self.learning -= 1
+            self.learned()
             self.forget_vacated()
         return [
             FdbEntry(mac_text(found[i].mac), found[i].vlan, ports[i], found[i].is_static, found[i].age_s)

@@ -78,6 +78,7 @@ cdef class ForwardingTable:
     cdef fastpath_forwarding_v1 interface
     cdef unique_ptr[CForwardingTable] first_table  # of before __init__(), which another thread may still use
     cdef bint made
+    cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         # A subclass may fail to call __init__(): until then this is an empty table made without arguments.
@@ -107,6 +108,22 @@ cdef class ForwardingTable:
         self.width = width
         self.kind_name = kind
         self.objects = None if plain else Values()
+        protect(self)
+
+    # --- forks: see fastpath.forking ---
+
+    def _lock_for_fork(self):
+        if self.table.get().reclaim():
+            self.table.get().lock_for_fork()
+        else:
+            with nogil:
+                self.table.get().lock_for_fork()
+
+    def _unlock_after_fork(self):
+        self.table.get().unlock_after_fork()
+
+    def _unlock_in_child(self):
+        self.table.get().unlock_in_child()
 
     cdef int packed(self, address, uint8_t* out) except -1:
         """Writes an address in the form of the core."""

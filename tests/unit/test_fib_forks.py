@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+from forks import in_child
 
 from fastpath import Fib
 
@@ -20,26 +19,6 @@ pytestmark = [
 ]
 
 MANY = np.arange(100_000, dtype=np.uint32) << 12, np.full(100_000, 24, np.uint8)
-
-
-def in_child(work: Callable[[], object]) -> str:
-    """Return what `work` says of itself in the child of a fork; "" if it does not end."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
-        try:
-            said = str(work())
-        except BaseException as error:
-            said = repr(error)
-        os.write(writer, said.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
 
 
 def use(fib: Fib) -> tuple[object, ...]:

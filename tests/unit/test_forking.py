@@ -29,6 +29,8 @@ def test_a_fork_waits_for_writers() -> None:
             def _unlock_after_fork(self):
                 self.lock.release()
 
+            _unlock_in_child = _unlock_after_fork
+
             def write(self):
                 with self.lock:
                     self.whole = False
@@ -122,4 +124,56 @@ def test_a_signal_while_a_fork_waits() -> None:
             assert os.waitpid(pid, 0)[1] == 0
         assert reported == [TimeoutError]
         thread.join()
+    """)
+
+
+def test_locks_are_taken_in_the_order_in_which_writers_nest_them() -> None:
+    """A writer makes an outer object while a fork waits for an inner one, and locks it first."""
+    run("""
+        import os, signal, threading, time
+        from fastpath import forking
+
+        class Table:
+            def __init__(self, level):
+                self.lock = threading.RLock()
+                forking.protect(self, level)
+
+            def _lock_for_fork(self):
+                self.lock.acquire()
+
+            def _unlock_after_fork(self):
+                self.lock.release()
+
+            _unlock_in_child = _unlock_after_fork
+
+        inner, slow, stop = Table(forking.TABLE), Table(forking.TABLE), threading.Event()
+
+        def nest():
+            while not stop.is_set():
+                time.sleep(0.01)
+                outer = Table(forking.LISTENED)
+                with outer.lock:
+                    time.sleep(0.001)
+                    with inner.lock:
+                        pass
+
+        def hold():
+            while not stop.is_set():
+                time.sleep(0.001)
+                with slow.lock:
+                    time.sleep(0.002)
+
+        threads = [threading.Thread(target=work) for work in (nest, nest, hold)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(5)
+                with inner.lock, slow.lock:
+                    os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
     """)

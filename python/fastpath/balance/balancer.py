@@ -301,7 +301,7 @@ class Balancer(Core):
             "clock": clock,
         }
         self._begin(core, 0, clock)
-        forking.protect(self)
+        forking.protect(self, forking.EDITED)
         rows = [self._row(backend) for backend in _backends(backends)]
         self._check(backend for backend, _, _ in rows)
         self._apply(rows, [], [], False)
@@ -313,6 +313,10 @@ class Balancer(Core):
         self._lock.acquire()
 
     def _unlock_after_fork(self) -> None:
+        self._lock.release()
+
+    def _unlock_in_child(self) -> None:
+        self._forget_readers()
         self._lock.release()
 
     # --- members -------------------------------------------------------------------------------------------

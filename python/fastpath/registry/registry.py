@@ -15,7 +15,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
-import fastpath.forking  # noqa: F401 - its locks come after ours, as a listener's do
+from fastpath import forking
 from fastpath.errors import NotSupported, StoreError
 from fastpath.registry.deadlines import Deadlines
 from fastpath.registry.store import Store
@@ -48,12 +48,6 @@ _POLL_S = 0.02
 # Words with a meaning of their own in DNS names below the domain.
 _RESERVED_DATACENTERS = frozenset({"service", "node", "addr", "dc", "ns"})
 _Due: TypeAlias = tuple[Literal["lease", "drain"], str]
-
-
-# A fork waits until nobody is in the midst of a change.
-_LIVE: weakref.WeakSet[Registry] = weakref.WeakSet()
-_FORKING = threading.Lock()
-_HELD: list[Registry] = []
 
 
 class _Index:
@@ -163,7 +157,20 @@ class Registry:
         self._store = None if path is None else Store(path)
         if self._store is not None:
             self._load(self._store)
-        _LIVE.add(self)
+        forking.protect(self, forking.LISTENED)
+
+    def _lock_for_fork(self) -> None:
+        self._lock.acquire()
+
+    def _unlock_after_fork(self) -> None:
+        self._lock.release()
+
+    def _unlock_in_child(self) -> None:
+        self._timer_started = False
+        if self._store is not None and not self._closed:
+            self._closed = True
+            self._store.abandon()
+        self._lock.release()
 
     def _load(self, store: Store) -> None:
         try:
@@ -699,31 +706,6 @@ class Registry:
             return None
         delay = max(0.0, min(at - self._clock(), 1e6))
         return delay if self._clock in _REAL_CLOCKS else min(delay, _POLL_S)
-
-
-def _lock_all() -> None:
-    _FORKING.acquire()
-    for registry in list(_LIVE):
-        registry._lock.acquire()
-        _HELD.append(registry)
-
-
-def _unlock_all() -> None:
-    while _HELD:
-        _HELD.pop()._lock.release()
-    _FORKING.release()
-
-
-def _unlock_all_in_child() -> None:
-    for registry in _HELD:
-        registry._timer_started = False
-        if registry._store is not None and not registry._closed:
-            registry._closed = True
-            registry._store.abandon()
-    _unlock_all()
-
-
-os.register_at_fork(before=_lock_all, after_in_parent=_unlock_all, after_in_child=_unlock_all_in_child)
 
 
 def _notify(condition: threading.Condition) -> None:

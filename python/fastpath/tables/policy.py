@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Self, SupportsIndex, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastpath import _policy
+from fastpath import _policy, forking
 from fastpath._policy import PolicyCore
 from fastpath.keys import Address, checked_address, checked_column, checked_integer, checked_sides
 
@@ -247,7 +247,19 @@ class Policy:
         self._free: deque[int] = deque()
         self._next_id = 1
         self.default = default
+        forking.protect(self, forking.EDITED)
         self.replace(rules)
+
+    # An edit whose rule ids fork, as they are hashed, goes on in parent and child.
+    def _lock_for_fork(self) -> None:
+        if self._editor != threading.get_ident():
+            self._lock.acquire()
+
+    def _unlock_after_fork(self) -> None:
+        if self._editor != threading.get_ident():
+            self._lock.release()
+
+    _unlock_in_child = _unlock_after_fork
 
     @property
     def default(self) -> Action:

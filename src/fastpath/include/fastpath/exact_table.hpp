@@ -79,6 +79,15 @@ class ExactTable {
     if (lock) epochs_.reclaim();
     return lock.owns_lock();
   }
+  // By the thread that forks, before and after: meanwhile nobody writes. In the child, where no other thread
+  // is, unlock_in_child() takes the place of the latter, and forgets who read or waited.
+  void lock_for_fork() { lock(); }
+  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_in_child() noexcept {
+    waiting_ = 0;
+    epochs_.forget_readers();
+    mutex_.unlock();
+  }
 
  protected:
   static constexpr std::size_t kTurn = 4096;  // keys that a batch writes before others may
@@ -86,12 +95,7 @@ class ExactTable {
   // A writer's turn. Batches let those who wait go first between two turns: a mutex alone is not fair.
   class Turn {
    public:
-    explicit Turn(const ExactTable& table) : table_(table) {
-      if (table.mutex_.try_lock()) return;
-      table.waiting_.fetch_add(1, std::memory_order_relaxed);
-      table.mutex_.lock();
-      table.waiting_.fetch_sub(1, std::memory_order_relaxed);
-    }
+    explicit Turn(const ExactTable& table) : table_(table) { table.lock(); }
     ~Turn() { table_.mutex_.unlock(); }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
@@ -99,6 +103,12 @@ class ExactTable {
    private:
     const ExactTable& table_;
   };
+  void lock() const {
+    if (mutex_.try_lock()) return;
+    waiting_.fetch_add(1, std::memory_order_relaxed);
+    mutex_.lock();
+    waiting_.fetch_sub(1, std::memory_order_relaxed);
+  }
   void let_others_write() const noexcept {
     while (waiting_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
   }

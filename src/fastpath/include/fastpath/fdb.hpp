@@ -278,6 +278,13 @@ class Fdb {
     if (lock) epochs_.reclaim();
     return lock.owns_lock();
   }
+  // As ExactTable's.
+  void lock_for_fork() { mutex_.lock(); }
+  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_in_child() noexcept {
+    epochs_.forget_readers();
+    mutex_.unlock();
+  }
 
  private:
   static constexpr int kStampBits = 48;

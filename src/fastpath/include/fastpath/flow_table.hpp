@@ -213,6 +213,15 @@ class FlowTable {
     }
   }
 
+  // By the thread that forks, before and after: meanwhile nobody writes. In the child, where no other thread
+  // is, unlock_in_child() takes the place of the latter, and forgets who waited.
+  void lock_for_fork() { lock(); }
+  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_in_child() noexcept {
+    waiting_ = 0;
+    mutex_.unlock();
+  }
+
   const Options& options() const noexcept { return options_; }
   std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
   std::uint64_t evictions() const noexcept { return evictions_.load(std::memory_order_relaxed); }
@@ -233,11 +242,7 @@ class FlowTable {
   // A writer's turn. Who wants several in a row lets those who wait go first: a mutex alone is not fair.
   class Turn {
    public:
-    explicit Turn(FlowTable& table) : table_(table) {
-      table.waiting_.fetch_add(1, std::memory_order_relaxed);
-      table.mutex_.lock();
-      table.waiting_.fetch_sub(1, std::memory_order_relaxed);
-    }
+    explicit Turn(FlowTable& table) : table_(table) { table.lock(); }
     ~Turn() { table_.mutex_.unlock(); }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
@@ -245,6 +250,11 @@ class FlowTable {
    private:
     FlowTable& table_;
   };
+  void lock() {
+    waiting_.fetch_add(1, std::memory_order_relaxed);
+    mutex_.lock();
+    waiting_.fetch_sub(1, std::memory_order_relaxed);
+  }
   void let_others_write() const noexcept {
     while (waiting_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
   }

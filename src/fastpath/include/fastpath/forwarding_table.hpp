@@ -131,6 +131,22 @@ class ForwardingTable {
     const bool pairs_free = pairs_->reclaim();
     return any_->reclaim() && pairs_free && lock.owns_lock();
   }
+  // As ExactTable's.
+  void lock_for_fork() {
+    mutex_.lock();
+    pairs_->lock_for_fork();
+    any_->lock_for_fork();
+  }
+  void unlock_after_fork() noexcept {
+    any_->unlock_after_fork();
+    pairs_->unlock_after_fork();
+    mutex_.unlock();
+  }
+  void unlock_in_child() noexcept {
+    any_->unlock_in_child();
+    pairs_->unlock_in_child();
+    mutex_.unlock();
+  }
 
  private:
   struct Pair {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "fastpath/cpu.hpp"
@@ -59,8 +60,24 @@ class Policy {
     return four_.compiled() && six_.compiled();
   }
   EpochDomain& epochs() const noexcept { return epochs_; }
-  void reclaim() {
-    if (const std::unique_lock lock(mutex_, std::try_to_lock); lock) epochs_.reclaim();
+  // Returns false if someone edits now: an edit would have to wait.
+  bool reclaim() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock) epochs_.reclaim();
+    return lock.owns_lock();
+  }
+  // By the thread that forks, before and after: meanwhile nobody edits, and no compiled tree is published. In
+  // the child, where no other thread is, unlock_in_child() takes the place of the latter: it forgets readers,
+  // and what others were compiling.
+  void lock_for_fork() { mutex_.lock(); }
+  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_in_child() noexcept {
+    new (&compiling_) std::mutex;  // whoever holds it is gone
+    four_.forget_compiling();
+    six_.forget_compiling();
+    hits_.forget_lanes();
+    epochs_.forget_readers();
+    mutex_.unlock();
   }
 
  private:

@@ -190,6 +190,8 @@ class Balancer {
   ~Balancer();
 
   const Options& options() const noexcept { return options_; }
+  // In the child of a fork, where no other thread is.
+  void forget_readers() noexcept { domain_.forget_readers(); }
 
   // --- picks
   // `now` matters only while uses_time() is true.

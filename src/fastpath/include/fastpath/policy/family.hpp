@@ -85,6 +85,11 @@ class PolicyFamily {
     ++generation_;
     rest_.store(0, std::memory_order_relaxed);
   }
+  // Whoever compiled is gone.
+  void forget_compiling() noexcept {
+    compiling_ = false;
+    edits_.clear();
+  }
   std::size_t nbytes() const noexcept;
 
  private:

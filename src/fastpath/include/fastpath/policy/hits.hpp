@@ -100,6 +100,10 @@ class PolicyHits {
     Chunk& chunk = *(*table_.load(std::memory_order_relaxed))[id / kChunk];
     chunk.start[id % kChunk].store(chunk.sum(id % kChunk), std::memory_order_relaxed);
   }
+  // In the child of a fork: whoever borrowed one is gone.
+  void forget_lanes() const noexcept {
+    for (std::atomic<bool>& lent : lent_) lent.store(false, std::memory_order_relaxed);
+  }
   std::size_t nbytes() const noexcept {
     const Table& table = *table_.load(std::memory_order_acquire);
     return table.size() * sizeof(Chunk) + table.capacity() * sizeof(std::shared_ptr<Chunk>);
