@@ -45,7 +45,7 @@ sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over th
 	nm -D build/sanitize/python/fastpath/_build*.so | grep -q __asan
 	LD_PRELOAD="$(ASAN)" PYTHONMALLOC=malloc PYTHONPATH=build/sanitize/python \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    $(VENV)/python -m pytest -p no:cacheprovider $(CORE_TESTS)
+	    $(VENV)/python -m pytest -p no:cacheprovider $(CORE_TESTS) --ignore=tests/unit/test_forks.py
 
 build: .venv/built-test ## Rebuild the compiled modules in place
 

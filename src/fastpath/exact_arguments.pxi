@@ -75,6 +75,7 @@ cdef extern from "fastpath/exact_table.hpp" namespace "fastpath" nogil:
         uint64_t seed() noexcept
         void export_to(vector[uint8_t]& keys, vector[uint32_t]& values) except +raise_python_error
         cbool reclaim() noexcept
+        void expect_fork() noexcept
         void lock_for_fork() noexcept
         void unlock_after_fork() noexcept
         void unlock_in_child() noexcept
@@ -100,6 +101,7 @@ cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
         CExactTable& pairs() noexcept
         CExactTable& any() noexcept
         cbool reclaim() noexcept
+        void expect_fork() noexcept
         void lock_for_fork() noexcept
         void unlock_after_fork() noexcept
         void unlock_in_child() noexcept
@@ -143,6 +145,7 @@ cdef extern from "fastpath/fdb.hpp" namespace "fastpath" nogil:
         size_t size() noexcept
         size_t nbytes() noexcept
         cbool reclaim() noexcept
+        void expect_fork() noexcept
         void lock_for_fork() noexcept
         void unlock_after_fork() noexcept
         void unlock_in_child() noexcept

@@ -76,6 +76,7 @@ cdef class ExactTable:
         if self.table.get().reclaim():
             self.table.get().lock_for_fork()
         else:
+            self.table.get().expect_fork()
             with nogil:
                 self.table.get().lock_for_fork()
 

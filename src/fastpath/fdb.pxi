@@ -125,6 +125,7 @@ cdef class Fdb:
         if self.table.get().reclaim():
             self.table.get().lock_for_fork()
         else:
+            self.table.get().expect_fork()
             with nogil:
                 self.table.get().lock_for_fork()
 
@@ -166,6 +167,8 @@ cdef class Fdb:
         """Takes the id of a port back if nothing holds it."""
         if self.objects is None or self.learning != 0 or not self.objects.holds(number):
             return
+        if not self.table.get().reclaim():  # who waited for a fork here, with the GIL, would stop it
+            return
         if self.table.get().count_of(number) == 0:
             self.objects.release(number)
 
@@ -173,7 +176,7 @@ cdef class Fdb:
         """Takes back the ids of ports that lost their last entry, unless a call on its way may use them."""
         cdef vector[uint32_t] vacated
         cdef size_t i
-        if self.learning == 0 and self.table.get().has_vacated():
+        if self.learning == 0 and self.table.get().has_vacated() and self.table.get().reclaim():
             vacated = self.table.get().take_vacated()
             for i in range(vacated.size()):
                 self.forget(vacated[i])

@@ -116,6 +116,7 @@ cdef class ForwardingTable:
         if self.table.get().reclaim():
             self.table.get().lock_for_fork()
         else:
+            self.table.get().expect_fork()
             with nogil:
                 self.table.get().lock_for_fork()
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -77,13 +78,20 @@ class ExactTable {
   bool reclaim() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (lock) epochs_.reclaim();
-    return lock.owns_lock();
+    return lock.owns_lock() && !forking_.load(std::memory_order_relaxed);
   }
   // By the thread that forks, before and after: meanwhile nobody writes. In the child, where no other thread
   // is, unlock_in_child() takes the place of the latter, and forgets who read or waited.
+  // With the GIL held, before lock_for_fork() waits without it: from here on reclaim() is false. Who holds
+  // the GIL must not wait for the thread that forks, which needs the GIL to go on.
+  void expect_fork() noexcept { forking_.store(true, std::memory_order_relaxed); }
   void lock_for_fork() { lock(); }
-  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_after_fork() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
+    mutex_.unlock();
+  }
   void unlock_in_child() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
     waiting_ = 0;
     epochs_.forget_readers();
     mutex_.unlock();
@@ -117,6 +125,7 @@ class ExactTable {
   ExactTable(std::size_t key_size, std::uint64_t seed) : key_size_(key_size), seed_(seed) {}
   const std::size_t key_size_;
   const std::uint64_t seed_;
+  std::atomic<bool> forking_{false};
   mutable std::mutex mutex_;
   mutable std::atomic<std::uint32_t> waiting_{0};
   mutable EpochDomain epochs_;

@@ -276,12 +276,17 @@ class Fdb {
   bool reclaim() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (lock) epochs_.reclaim();
-    return lock.owns_lock();
+    return lock.owns_lock() && !forking_.load(std::memory_order_relaxed);
   }
   // As ExactTable's.
+  void expect_fork() noexcept { forking_.store(true, std::memory_order_relaxed); }
   void lock_for_fork() { mutex_.lock(); }
-  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_after_fork() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
+    mutex_.unlock();
+  }
   void unlock_in_child() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
     epochs_.forget_readers();
     mutex_.unlock();
   }
@@ -695,6 +700,7 @@ class Fdb {
   const LookAtHome look_at_home_;
   std::uint64_t max_age_ = 0;
   mutable std::mutex mutex_;
+  std::atomic<bool> forking_{false};
   std::vector<std::uint32_t> free_numbers_;  // before epochs_, whose end still gives numbers back
   mutable EpochDomain epochs_;
   mutable Index index_;  // entries() walks it under the lock

@@ -129,20 +129,23 @@ class ForwardingTable {
   bool reclaim() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     const bool pairs_free = pairs_->reclaim();
-    return any_->reclaim() && pairs_free && lock.owns_lock();
+    return any_->reclaim() && pairs_free && lock.owns_lock() && !forking_.load(std::memory_order_relaxed);
   }
   // As ExactTable's.
+  void expect_fork() noexcept { forking_.store(true, std::memory_order_relaxed); }
   void lock_for_fork() {
     mutex_.lock();
     pairs_->lock_for_fork();
     any_->lock_for_fork();
   }
   void unlock_after_fork() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
     any_->unlock_after_fork();
     pairs_->unlock_after_fork();
     mutex_.unlock();
   }
   void unlock_in_child() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
     any_->unlock_in_child();
     pairs_->unlock_in_child();
     mutex_.unlock();
@@ -214,6 +217,7 @@ class ForwardingTable {
   const std::unique_ptr<ExactTable> pairs_;
   const std::unique_ptr<ExactTable> any_;
   mutable std::mutex mutex_;  // of pairs_ and learned_ together
+  std::atomic<bool> forking_{false};
   std::unordered_set<Pair, PairHash> learned_;
 };
 
