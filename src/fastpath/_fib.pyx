@@ -82,6 +82,7 @@ cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
         void forget_threads() noexcept
         cbool insert(int family, const uint8_t* address, unsigned length, uint32_t value) except +
         cbool erase(int family, const uint8_t* address, unsigned length) except +
+        size_t erase_many(const vector[Route]& routes) except +
         optional[uint32_t] get(int family, const uint8_t* address, unsigned length)
         void insert_many(const vector[Route]& routes) except +
         void clear() except +
@@ -831,7 +832,7 @@ cdef class FibCore:
             How many were in the table.
         """
         cdef vector[Route] routes
-        cdef size_t i, removed = 0
+        cdef size_t removed = 0
         cdef Table* table = self.table.get()
         self.refuse_readonly()
         self.routes_of(prefixes, routes)
@@ -840,8 +841,7 @@ cdef class FibCore:
             with nogil:
                 self.changing.lock()
                 try:
-                    for i in range(routes.size()):
-                        removed += table.erase(routes[i].family, routes[i].address, routes[i].length)
+                    removed = table.erase_many(routes)
                 finally:
                     self.changing.unlock()
         finally:

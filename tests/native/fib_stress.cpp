@@ -1,6 +1,6 @@
 // Readers of both families, one address at a time and in batches, beside a writer that inserts, deletes,
-// opens transactions, takes snapshots and rebuilds: every answer must be a prefix that contains the address,
-// with that prefix's length.
+// changes values, opens transactions, takes snapshots and rebuilds: every answer must be a prefix that
+// contains the address, with that prefix's length.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -20,8 +20,10 @@ using Route = Fib::Route;
 
 constexpr std::size_t kPrefixes = 1500;
 constexpr std::size_t kBatch = 300;
+constexpr std::uint32_t kScales[] = {1, 50};
 
-// The value of a prefix is its place in this list plus one.
+// The value of a prefix is its place in this list plus one, or that and kPrefixes times `scale` or twice
+// that: with the greater scale leaves have 32 bits, with the other one 13 to 16.
 std::vector<Route> universe(std::mt19937& random) {
   std::vector<Route> routes;
   while (routes.size() < kPrefixes) {
@@ -43,6 +45,8 @@ std::vector<Route> universe(std::mt19937& random) {
   return routes;
 }
 
+std::size_t place_of(std::uint32_t value) { return (value - 1) % kPrefixes; }
+
 bool contains(const Route& route, const std::uint8_t* address, unsigned width) {
   std::uint8_t masked[16];
   std::memcpy(masked, address, 16);
@@ -57,8 +61,8 @@ void read(const Fib& fib, const fastpath::fib::Kernels& kernels, const std::vect
   std::vector<std::uint8_t> six(16 * kBatch), lengths(kBatch);
   const auto check = [&](std::uint32_t value, const std::uint8_t* address, int family, int length) {
     if (value == 0) return;
-    CHECK(value <= routes.size());
-    const Route& route = routes[value - 1];
+    CHECK(value <= (2 * kScales[1] + 1) * kPrefixes);
+    const Route& route = routes[place_of(value)];
     CHECK(route.family == family);
     CHECK(contains(route, address, family == 4 ? 32 : 128));
     CHECK(length < 0 || length == route.length);
@@ -80,9 +84,7 @@ void read(const Fib& fib, const fastpath::fib::Kernels& kernels, const std::vect
   }
 }
 
-}  // namespace
-
-int main() {
+void run(std::uint32_t scale) {
   std::mt19937 random(7);
   const std::vector<Route> routes = universe(random);
   Fib fib(1 << 16);  // small, so that it moves while it grows
@@ -102,33 +104,43 @@ int main() {
       const std::lock_guard lock(fib.gate());
       const Route& route = routes[fib.size(4) % routes.size()];
       const auto found = fib.get(route.family, route.address, route.length);
-      CHECK(!found || *found == route.value);
+      CHECK(!found || place_of(*found) == place_of(route.value));
     }
   });
   std::unique_ptr<Fib> snapshot;
-  std::vector<bool> there(routes.size());
+  std::vector<std::uint32_t> there(routes.size());  // the value, or 0
+  std::vector<std::uint32_t> there_then;            // in the snapshot
+  const auto holds = [&](const Fib& table, const std::vector<std::uint32_t>& values) {
+    for (std::size_t i = 0; i < routes.size(); ++i) {
+      CHECK(table.get(routes[i].family, routes[i].address, routes[i].length).value_or(0) == values[i]);
+    }
+  };
   const auto toggle = [&](std::size_t i) {
     const Route& route = routes[i];
-    if (there[i]) {
-      CHECK(fib.erase(route.family, route.address, route.length));
+    if (there[i] == 0 || random() % 2 == 0) {
+      const std::uint32_t value = route.value + static_cast<std::uint32_t>(random() % 3 * kPrefixes) * scale;
+      CHECK(fib.insert(route.family, route.address, route.length, value) == (there[i] == 0));
+      there[i] = value;
     } else {
-      CHECK(fib.insert(route.family, route.address, route.length, route.value));
+      CHECK(fib.erase(route.family, route.address, route.length));
+      there[i] = 0;
     }
-    there[i] = !there[i];
   };
-  for (int step = 0; step < 800; ++step) {
+  for (int step = 0; step < 1200; ++step) {
     const std::lock_guard lock(fib.gate());
     const unsigned kind = random() % 100;
     if (kind == 0) {
       fib.insert_many(routes);
-      std::fill(there.begin(), there.end(), true);
+      for (std::size_t i = 0; i < routes.size(); ++i) there[i] = routes[i].value;
     } else if (kind == 1) {
       fib.clear();
-      std::fill(there.begin(), there.end(), false);
+      std::fill(there.begin(), there.end(), 0);
     } else if (kind == 2) {
+      if (snapshot) holds(*snapshot, there_then);
       snapshot = random() % 2 == 0 ? fib.snapshot() : nullptr;
+      there_then = there;
     } else if (kind < 6) {
-      const std::vector<bool> before = there;
+      const std::vector<std::uint32_t> before = there;
       fib.begin();
       for (int i = 0; i < 20; ++i) toggle(random() % routes.size());
       if (kind == 3) {
@@ -142,12 +154,14 @@ int main() {
     }
     fib.collect();
   }
-  for (std::size_t i = 0; i < routes.size(); ++i) {
-    const auto found = fib.get(routes[i].family, routes[i].address, routes[i].length);
-    CHECK(found.has_value() == there[i]);
-    CHECK(!found || *found == routes[i].value);
-  }
+  holds(fib, there);
   stop = true;
   for (std::thread& reader : readers) reader.join();
+}
+
+}  // namespace
+
+int main() {
+  for (const std::uint32_t scale : kScales) run(scale);
   return 0;
 }

@@ -1,5 +1,6 @@
 // Every kernel of this machine against a linear search, on tables small enough to search and dense enough to
-// collide; also the moves of a table that outgrows its arena, and leaves of both widths.
+// collide; also the moves of a table that outgrows its arena, leaves of all kinds of widths, nodes with
+// as many children as there can be.
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -102,6 +103,49 @@ void check_close(const Fib& fib, const std::vector<Route>& routes, std::mt19937&
   }
 }
 
+// Nodes whose slots all have children, which come and go in any order.
+void check_children(std::mt19937& random) {
+  struct Kind {
+    std::uint8_t family;
+    std::size_t at;  // the byte that tells the slot
+    std::uint8_t length;
+  };
+  for (const std::uint32_t greatest : {200u, 700u, 30000u, 60000u, 70000u}) {
+    for (const Kind kind :
+         {Kind{4, 2, 26}, Kind{6, 3, 40}, Kind{6, 4, 48}, Kind{6, 5, 56}, Kind{6, 14, 128}}) {
+      std::vector<Route> routes(256);
+      for (std::size_t i = 0; i < routes.size(); ++i) {
+        routes[i] = {{1}, 1 + static_cast<std::uint32_t>(random() % greatest), kind.length, kind.family};
+        routes[i].address[kind.at] = static_cast<std::uint8_t>(i);
+      }
+      routes.push_back({{1}, greatest, static_cast<std::uint8_t>(8 * kind.at + 1), kind.family});
+      std::shuffle(routes.begin(), routes.end(), random);
+      Fib fib;
+      fib.insert_many(routes);
+      const std::vector<Route> all = routes;
+      for (int round = 0; round < 2; ++round) {
+        while (!routes.empty()) {
+          const Route gone = routes.back();
+          routes.pop_back();
+          CHECK(fib.erase(gone.family, gone.address, gone.length));
+          CHECK(!fib.get(gone.family, gone.address, gone.length));
+          if (routes.size() % 32 == 0) check_all(fib, routes, random);
+          fib.collect();
+        }
+        CHECK(fib.size(kind.family) == 0);
+        if (round == 1) break;
+        for (const Route& route : all) {
+          CHECK(fib.insert(route.family, route.address, route.length, route.value));
+          routes.push_back(route);
+          if (routes.size() % 64 == 0) check_all(fib, routes, random);
+          CHECK(fib.get(route.family, route.address, route.length) == route.value);
+        }
+        std::shuffle(routes.begin(), routes.end(), random);
+      }
+    }
+  }
+}
+
 // A reader that sleeps under its guard leaves much to free at once; the nodes must not move each time.
 void check_moves(std::mt19937& random) {
   Fib fib;
@@ -157,8 +201,9 @@ void check_churn(std::mt19937& random) {
 
 int main() {
   std::mt19937 random(11);
-  for (const std::uint32_t greatest : {std::uint32_t{0xFFFD}, std::uint32_t{0xFFFFFFFF}}) {
+  for (const std::uint32_t greatest : {200u, 500u, 5000u, 0x7E00u, 0xFFFDu, 0xFFFFFFFFu}) {
     Fib fib(1);
+    fib.clear();  // an empty table that was built has the narrowest leaves
     std::vector<Route> routes;
     for (int step = 0; step < 900; ++step) {
       if (!routes.empty() && random() % 3 == 0) {
@@ -200,6 +245,7 @@ int main() {
     fib.clear();
     check_all(fib, {}, random);
   }
+  check_children(random);
   check_moves(random);
   check_churn(random);
   return 0;

@@ -114,6 +114,27 @@ def test_readers_see_a_transaction_as_one_change() -> None:
     assert set(fib.lookup_many(asked).tolist()) == {119}
 
 
+def test_a_changed_next_hop_is_not_seen_in_copies_snapshots_or_before_the_end() -> None:
+    for hops in [(1, 2, 3), (70_000, 80_000, 90_000)]:
+        fib = Fib(dtype="uint32")
+        prefixes = ["192.0.2.0/24", "192.0.2.0/25", "192.0.2.128/26", "2001:db0::/28", "2001:db8::/48"]
+        for prefix in prefixes:
+            fib.insert(prefix, hops[0])
+        copy, snapshot = fib.copy(), fib.snapshot()
+        with fib.transaction():
+            for prefix in prefixes:
+                fib.insert(prefix, hops[1])
+            assert fib.lookup("192.0.2.200") == hops[0]
+        assert [fib[prefix] for prefix in prefixes] == [hops[1]] * 5
+        assert [copy[prefix] for prefix in prefixes] == [hops[0]] * 5
+        assert [snapshot.lookup(prefix.split("/")[0]) for prefix in prefixes] == [hops[0]] * 5
+        del copy, snapshot
+        for prefix in prefixes:
+            fib.insert(prefix, hops[2])
+        addresses = ["192.0.2.1", "192.0.2.200", "192.0.2.150", "2001:db8:0:1::", "2001:db8::1"]
+        assert [fib.lookup(address) for address in addresses] == [hops[2]] * 5
+
+
 def test_other_writers_wait_for_a_transaction(fib) -> None:
     done = []
     with fib.transaction():

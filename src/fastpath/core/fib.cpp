@@ -1,8 +1,8 @@
 // Updates of the table, and the states that readers see: published, cloned for snapshots and transactions,
 // moved.
-#include "fib_internal.hpp"
-
 #include <type_traits>
+
+#include "fib_parts.hpp"
 
 namespace fastpath {
 
@@ -84,19 +84,17 @@ std::optional<std::uint32_t> Fib::get(int family, const std::uint8_t* address, u
                                             : work_->pages[std::size_t{work_->root6[top]} << 8 | address[2]]);
   for (; length > level + 8 && ref != 0; level += 8) ref = child_of(family, level, ref, address[level / 8]);
   if (ref == 0) return std::nullopt;
-  Slots slots;
-  decode(family, level, ref, slots);
+  const Parts node = parts(family, level, ref);
   const unsigned base = address[level / 8];
   const unsigned code = length - level;
-  if (const void* slot = std::memchr(slots.code + base, static_cast<int>(code), span_of(code))) {
-    return slots.leaf[static_cast<const std::uint8_t*>(slot) - slots.code];
-  }
-  if (const Slots::Hidden* entry = slots.find_hidden(base, code)) return entry->value;
-  return std::nullopt;
+  if (const auto seen = node.seen(base, code)) return seen;
+  const std::size_t at = node.find_hidden(base, code);
+  if (at == node.hidden_count) return std::nullopt;
+  return node.hidden_at(at).value;
 }
 
 Fib::Fib(std::size_t reserve) : reserve_(reserve) {
-  std::unique_ptr<State> first = empty_state(reserve, kShortNone, kShortDeep);
+  std::unique_ptr<State> first = empty_state(reserve, 16, none_of(16), deep_of(16));
   start(std::move(first));
 }
 
@@ -105,9 +103,13 @@ Fib::~Fib() {
   delete state_.load();
 }
 
-std::unique_ptr<State> Fib::empty_state(std::size_t reserve, std::uint32_t none, std::uint32_t deep) {
+std::unique_ptr<State> Fib::empty_state(std::size_t reserve, unsigned leaf_bits, std::uint32_t none,
+                                        std::uint32_t deep) {
   auto state = std::make_unique<State>();
-  state->root4 = fib::bare_root4(none);
+  state->view.none = none;
+  state->view.deep = deep;
+  state->view.leaf_bits = leaf_bits;
+  state->root4 = fib::bare_root4(state->view);
   state->root4_length = fib::bare_lengths();
   state->root6 = fib::bare_root6();
   state->pages = shared_array<std::uint64_t>(kFirstPages * 256);
@@ -116,8 +118,13 @@ std::unique_ptr<State> Fib::empty_state(std::size_t reserve, std::uint32_t none,
   std::fill_n(state->pages.get(), 256, make_entry(0, none));
   // The node without an answer is one for entries of any width: their places are behind the map and apart.
   std::uint8_t* const bare = state->arena->base();
-  for (std::size_t word = 0; word < kWords; ++word) write(bare + 8 * word, kNoPlace << 56);
-  for (const std::size_t bytes : {2, 4, 8}) write(bare + bytes * kNoPlace, make_entry(0, none));
+  if (leaf_bits < 16) {
+    write(bare + 8 * kWords, none);
+    write(bare + kNoEntry, make_entry(0, none));
+  } else {
+    for (std::size_t word = 0; word < kWords; ++word) write(bare + 8 * word, kNoPlace << 56);
+    for (const std::size_t bytes : {2, 4, 8}) write(bare + bytes * kNoPlace, make_entry(0, none));
+  }
   state->view = {state->root4.get(),
                  state->root4_length.get(),
                  state->root6.get(),
@@ -126,7 +133,7 @@ std::unique_ptr<State> Fib::empty_state(std::size_t reserve, std::uint32_t none,
                  state->arena->base(),
                  none,
                  deep,
-                 none == kShortNone};
+                 leaf_bits};
   return state;
 }
 
@@ -265,7 +272,7 @@ void Fib::collect() {
   // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates.
   const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
   const std::size_t used = arena_->top() - unused;
-  if (unused > kCommitStep + used / (pinned ? 2 : 16) && (pinned || replaced_bytes_ > used / 2)) {
+  if (unused > kCommitStep + used / (pinned ? 2 : 8) && (pinned || replaced_bytes_ > 2 * used)) {
     relocate(arena_->reserved());
   }
 }
@@ -312,12 +319,20 @@ void Fib::make_room() {
   if (arena_->reserved() - arena_->top() < kSlack) relocate(arena_->reserved() * 4);
 }
 
-// The two reserved leaves must differ from every value, and leaves must be wide enough.
+// The reserved leaves must differ from every value, and leaves must be wide enough.
 void Fib::accept(std::uint32_t value) {
   const fib::View& view = work_->view;
-  const bool fits = view.short_leaves ? value < kShortDeep : value != view.none && value != view.deep;
+  const bool fits =
+      view.leaf_bits == 32 ? value != view.none && !is_deep(value, view.deep) : value < view.none;
   if (fits) return;
   rebuild(all_routes(), value);
+}
+
+// At once, or leaves would be widened step by step.
+void Fib::accept_all(const std::vector<Route>& routes) {
+  const auto less = [](const Route& a, const Route& b) { return a.value < b.value; };
+  accept(std::max_element(routes.begin(), routes.end(), less)->value);
+  for (const Route& route : routes) accept(route.value);
 }
 
 std::vector<Fib::Route> Fib::routes(int family, const std::uint8_t* address, unsigned length) const {

@@ -2,6 +2,8 @@
 #include "fib_internal.hpp"
 
 #include <functional>
+#include <limits>
+#include <stdexcept>
 
 namespace fastpath {
 
@@ -96,7 +98,12 @@ struct Fib::Items {
 
 void Fib::insert_many(const std::vector<Route>& added) {
   if (added.size() < kBulk || added.size() * 8 < size4_ + size6_) {
-    for (const Route& route : added) insert(route.family, route.address, route.length, route.value);
+    if (!added.empty()) accept_all(added);
+    for (std::size_t i = 0; i < added.size(); ++i) {
+      const Route& route = added[i];
+      if (i % kTogether == 0) fetch_nodes(&route, std::min(kTogether, added.size() - i));
+      insert(route.family, route.address, route.length, route.value);
+    }
     return;
   }
   const bool into_empty =
@@ -109,7 +116,7 @@ void Fib::insert_many(const std::vector<Route>& added) {
     rebuild(added, 0);
   } else {
     // The other family stays where it is.
-    for (const Route& route : added) accept(route.value);
+    accept_all(added);
     Items items(added);
     const std::size_t room = items.room();
     if (arena_->reserved() - arena_->top() < room) relocate(arena_->reserved() + room);
@@ -119,6 +126,52 @@ void Fib::insert_many(const std::vector<Route>& added) {
     }
     fill(items);
     publish_built();
+  }
+}
+
+std::size_t Fib::erase_many(const std::vector<Route>& gone) {
+  std::size_t erased = 0;
+  for (std::size_t i = 0; i < gone.size(); ++i) {
+    if (i % kTogether == 0) fetch_nodes(&gone[i], std::min(kTogether, gone.size() - i));
+    erased += erase(gone[i].family, gone[i].address, gone[i].length);
+  }
+  return erased;
+}
+
+// Asks for the nodes on the way to some prefixes, level by level, so that they come side by side.
+void Fib::fetch_nodes(const Route* routes, std::size_t count) const {
+  constexpr std::size_t kLine = 64;
+  constexpr std::size_t kLines = 3;  // the map and what stands behind it in most nodes
+  std::array<std::uint32_t, kTogether> refs;
+  const auto top = [&](std::size_t i) {
+    return std::size_t{routes[i].address[0]} << 8 | routes[i].address[1];
+  };
+  for (std::size_t i = 0; i < count; ++i) {
+    const void* const root = routes[i].family == 4 ? static_cast<const void*>(&work_->root4[top(i)])
+                                                   : static_cast<const void*>(&work_->root6[top(i)]);
+    __builtin_prefetch(root);
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const Route& route = routes[i];
+    const std::size_t page = route.family == 4 ? 0 : work_->root6[top(i)];
+    refs[i] =
+        entry_ref(route.family == 4 ? work_->root4[top(i)] : work_->pages[page << 8 | route.address[2]]);
+  }
+  for (unsigned depth = 0;; depth += 8) {
+    std::size_t more = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (routes[i].length <= short_limit(routes[i].family) + depth) refs[i] = 0;
+      if (refs[i] == 0) continue;
+      ++more;
+      const std::uint8_t* const node = arena_->base() + ref_unit(refs[i]) * kUnit;
+      for (std::size_t line = 0; line < kLines; ++line) __builtin_prefetch(node + kLine * line);
+    }
+    if (more == 0) return;
+    for (std::size_t i = 0; i < count; ++i) {
+      const unsigned level = short_limit(routes[i].family) + depth;
+      const bool below = refs[i] != 0 && routes[i].length > level + 8;
+      refs[i] = below ? child_of(routes[i].family, level, refs[i], routes[i].address[level / 8]) : 0;
+    }
   }
 }
 
@@ -206,30 +259,33 @@ void Fib::fill(const Items& items) {
 void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
   std::uint32_t greatest = value;
   for (const Route& route : routes) greatest = std::max(greatest, route.value);
-  std::uint32_t none = kShortNone;
-  std::uint32_t deep = kShortDeep;
-  if (greatest >= kShortDeep) {
-    none = kLongNone;
-    deep = kLongDeep;
-  }
-  if (greatest >= kLongDeep) {
-    // Two integers that nobody uses, from the top.
+  unsigned bits = fib::kLeastLeafBits;
+  while (bits < 16 && greatest >= none_of(bits)) ++bits;
+  if (bits == 16 && greatest >= none_of(bits)) bits = 32;
+  std::uint32_t none = none_of(bits);
+  std::uint32_t deep = deep_of(bits);
+  if (greatest >= none) {
+    // Integers that nobody uses, from the top: a block for children, and one more.
     std::vector<std::uint32_t> used;
     for (const Route& route : routes) used.push_back(route.value);
     used.push_back(value);
     std::sort(used.begin(), used.end(), std::greater<>());
-    std::array<std::uint32_t, 2> unused{};
-    std::size_t found = 0;
     std::size_t i = 0;
-    for (std::uint32_t candidate = kLongNone; found < 2; --candidate) {
-      while (i < used.size() && used[i] > candidate) ++i;
-      if (i == used.size() || used[i] != candidate) unused[found++] = candidate;
+    for (deep = deep_of(32);; deep -= kDeepLeaves) {
+      while (i < used.size() && used[i] - deep >= kDeepLeaves && used[i] > deep) ++i;
+      if (i == used.size() || used[i] < deep) break;
+      if (deep == 0) throw std::length_error("the next hops leave no integers for the table's own use");
     }
-    none = unused[0];
-    deep = unused[1];
+    none = std::numeric_limits<std::uint32_t>::max();
+    for (const std::uint32_t one : used) {
+      while (is_deep(none, deep)) --none;
+      if (one < none) break;
+      if (one == none) --none;
+    }
+    while (is_deep(none, deep)) --none;
   }
   const Items items(routes);
-  start(empty_state(reserve_ + items.room(), none, deep));
+  start(empty_state(reserve_ + items.room(), bits, none, deep));
   fill(items);
   publish_built();
 }

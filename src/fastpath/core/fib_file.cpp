@@ -11,7 +11,7 @@ namespace fastpath {
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x0A33'4249'4650'4689;  // \x89FPFIB3\n
+constexpr std::uint64_t kMagic = 0x0A34'4249'4650'4689;  // \x89FPFIB4\n
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kSections = 10;
 
@@ -28,7 +28,7 @@ struct Header {
   std::uint64_t size6;
   std::uint32_t none;
   std::uint32_t deep;
-  std::uint32_t short_leaves;
+  std::uint32_t leaf_bits;
   std::uint32_t page_capacity;
   std::uint32_t owns4;
   std::uint32_t owns6;
@@ -97,7 +97,7 @@ void Fib::save(const std::function<void(const void*, std::size_t)>& write, const
   header.size6 = size6_;
   header.none = state.view.none;
   header.deep = state.view.deep;
-  header.short_leaves = state.view.short_leaves ? 1 : 0;
+  header.leaf_bits = state.view.leaf_bits;
   header.page_capacity = static_cast<std::uint32_t>(pages);
   header.owns4 = state.owns4 ? 1 : 0;
   header.owns6 = state.owns6 ? 1 : 0;
@@ -146,6 +146,9 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
   if (checksum.value() != header.checksum)
     throw std::invalid_argument("its checksum does not fit its contents");
 
+  const bool known =
+      (header.leaf_bits >= fib::kLeastLeafBits && header.leaf_bits <= 16) || header.leaf_bits == 32;
+  if (!known) throw std::invalid_argument("its leaves have an unknown width");
   const std::size_t pages = header.page_capacity;
   const std::uint64_t expected[7] = {header.owns4 * fib::kRoots * 8,
                                      header.owns4 * fib::kRoots,
@@ -163,7 +166,7 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
     if (header.sections[i].size != 0) out = fib::Shared<T>(keeps, reinterpret_cast<T*>(part(i)));
   };
   auto table = std::unique_ptr<Fib>(new Fib(Bare{}));
-  auto state = empty_state(0, header.none, header.deep);
+  auto state = empty_state(0, header.leaf_bits, header.none, header.deep);
   state->owns4 = header.owns4 != 0;
   state->owns6 = header.owns6 != 0;
   array(state->root4, 0);
@@ -174,7 +177,7 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
   state->arena = std::make_shared<fib::Arena>(part(6), header.sections[6].size, keeps);
   state->view = {state->root4.get(),       state->root4_length.get(), state->root6.get(), state->pages.get(),
                  state->page_length.get(), state->arena->base(),      header.none,        header.deep,
-                 header.short_leaves != 0};
+                 header.leaf_bits};
   table->arena_ = state->arena;
   table->page_book_.resize(pages);
   for (std::size_t i = 0; i < pages; ++i) table->page_book_[i].own = part(5)[i] != 0;

@@ -20,14 +20,19 @@ namespace fastpath {
 using fib::Arena;
 using fib::entry_leaf;
 using fib::entry_ref;
+using fib::kDeepLeaves;
 using fib::kEntryRef;
+using fib::kKindBits;
+using fib::kMini;
+using fib::kNoEntry;
+using fib::kPlain;
 using fib::kRoots;
+using fib::kTiny;
 using fib::kUnit;
 using fib::kWords;
 using fib::kWordSlots;
 using fib::make_entry;
 using fib::make_ref;
-using fib::ref_tiny;
 using fib::ref_unit;
 using fib::ShortRib;
 using fib::State;
@@ -40,8 +45,12 @@ namespace {
 
 using fib::child_entry;
 using fib::code_at;
-using fib::kHiddenBytes;
+using fib::hidden_bytes;
+using fib::is_deep;
+using fib::kCountBytes;
+using fib::kNatural;
 using fib::marks_up_to;
+using fib::natural_code;
 using fib::Node;
 using fib::node_at;
 using fib::ones;
@@ -49,15 +58,17 @@ using fib::read;
 using fib::Tail;
 using fib::tail_of;
 
-// Leaves that stand for "no answer" and "see the child" in leaves of 16 and of 32 bits.
-inline constexpr std::uint32_t kShortNone = 0xFFFF;
-inline constexpr std::uint32_t kShortDeep = 0xFFFE;
-inline constexpr std::uint32_t kLongNone = 0xFFFFFFFF;
-inline constexpr std::uint32_t kLongDeep = 0xFFFFFFFE;
+// The leaves "see the first child" and "no answer" among leaves of some bits. Values are below both, but for
+// tables that have more than that.
+constexpr std::uint32_t deep_of(unsigned leaf_bits) {
+  return static_cast<std::uint32_t>((std::uint64_t{1} << leaf_bits) - kDeepLeaves);
+}
+constexpr std::uint32_t none_of(unsigned leaf_bits) { return deep_of(leaf_bits) - 1; }
 inline constexpr std::size_t kCommitStep = std::size_t{1} << 16;
 inline constexpr std::size_t kSlack = std::size_t{1} << 17;  // more than one update can use
 inline constexpr std::size_t kNoted =
     64;  // nodes that one update replaces at most, but for a short IPv6 prefix
+inline constexpr std::size_t kTogether = 16;   // updates whose nodes are fetched together
 inline constexpr std::size_t kNoNode = 192;    // bytes of the node that has no answer
 inline constexpr std::uint64_t kNoPlace = 20;  // of its entry, counted in entries
 
@@ -89,20 +100,22 @@ fib::Shared<T> shared_array(std::size_t n) {
 namespace fib {
 // Roots of families without a prefix, which all tables share.
 Shared<std::uint64_t> filled_root4(std::uint32_t none);
-Shared<std::uint64_t> bare_root4(std::uint32_t none);
+Shared<std::uint64_t> bare_root4(const View& view);
 const Shared<std::uint8_t>& bare_lengths();
 const Shared<std::uint32_t>& bare_root6();
 }  // namespace fib
+
+// A prefix that is covered in full by longer ones.
+struct Hidden {
+  std::uint8_t slot;
+  std::uint8_t code;
+  std::uint32_t value;
+};
 
 // One node, slot by slot.
 struct Fib::Slots {
   static constexpr unsigned kRun = 8;
 
-  struct Hidden {
-    std::uint8_t slot;
-    std::uint8_t code;
-    std::uint32_t value;
-  };
   std::uint8_t code[256 + kRun];   // bits of the best prefix beyond the node's own; 0: none
   std::uint32_t leaf[256 + kRun];  // its value, or the view's `none`
   std::uint32_t ref[256];          // child, or 0; unset without `refs`
@@ -132,7 +145,7 @@ struct Fib::Slots {
   bool visible(unsigned base, unsigned c) const {
     return std::memchr(code + base, static_cast<int>(c), span_of(c)) != nullptr;
   }
-  Hidden* find_hidden(unsigned base, unsigned c) {
+  const Hidden* find_hidden(unsigned base, unsigned c) const {
     for (unsigned i = 0; i < hidden_count; ++i) {
       if (hidden[i].slot == base && hidden[i].code == c) return hidden + i;
     }
@@ -140,72 +153,6 @@ struct Fib::Slots {
   }
   void hide(unsigned base, unsigned c, std::uint32_t value) {
     hidden[hidden_count++] = {static_cast<std::uint8_t>(base), static_cast<std::uint8_t>(c), value};
-  }
-  void unhide(Hidden* entry) { *entry = hidden[--hidden_count]; }
-
-  // True: the prefix is new.
-  bool insert(unsigned base, unsigned c, std::uint32_t value) {
-    bool present = false;
-    bool painted = false;
-    unsigned lost = 0;  // codes of shorter prefixes that lost a slot
-    std::uint32_t lost_leaf[9] = {};
-    for (unsigned s = base; s < base + span_of(c); ++s) {
-      if (code[s] > c) continue;
-      if (code[s] == c) {
-        present = true;
-      } else {
-        lost |= 1u << code[s];
-        lost_leaf[code[s]] = leaf[s];
-        code[s] = static_cast<std::uint8_t>(c);
-      }
-      leaf[s] = value;
-      painted = true;
-    }
-    if (present) return false;
-    if (!painted) {
-      if (Hidden* entry = find_hidden(base, c)) {
-        entry->value = value;
-        return false;
-      }
-      hide(base, c, value);
-      return true;
-    }
-    for (unsigned shorter = 1; shorter < c; ++shorter) {
-      if ((lost >> shorter & 1) != 0 && !visible(base_of(base, shorter), shorter)) {
-        hide(base_of(base, shorter), shorter, lost_leaf[shorter]);
-      }
-    }
-    return true;
-  }
-
-  // False: there is no such prefix.
-  bool erase(unsigned base, unsigned c, std::uint32_t none) {
-    if (!visible(base, c)) {
-      Hidden* const entry = find_hidden(base, c);
-      if (entry == nullptr) return false;
-      unhide(entry);
-      return true;
-    }
-    unsigned heir = c - 1;
-    std::uint32_t value = none;
-    for (; heir > 0; --heir) {
-      const unsigned at = base_of(base, heir);
-      if (const void* slot = std::memchr(code + at, static_cast<int>(heir), span_of(heir))) {
-        value = leaf[static_cast<const std::uint8_t*>(slot) - code];
-        break;
-      }
-      if (Hidden* entry = find_hidden(at, heir)) {
-        value = entry->value;
-        unhide(entry);
-        break;
-      }
-    }
-    for (unsigned s = base; s < base + span_of(c); ++s) {
-      if (code[s] != c) continue;
-      code[s] = static_cast<std::uint8_t>(heir);
-      leaf[s] = value;
-    }
-    return true;
   }
 };
 

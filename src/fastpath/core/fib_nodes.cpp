@@ -2,238 +2,248 @@
 //
 // A node lists, for each of its intervals, how many bits the best prefix has beyond the node's own (its code,
 // 0 for "no prefix here"), so the exact prefixes are read back from the look-up structure itself; the few
-// that are covered in full by longer ones are listed behind ("hidden"). An update decodes one node into 256
-// slots, changes the slots, and encodes a new node.
-#include "fib_internal.hpp"
-
+// that are covered in full by longer ones are listed behind ("hidden"). With packed leaves the codes are left
+// out where each interval with an answer has just the slots of its prefix. An update finds the intervals of
+// one node that it changes, and writes a new node: what stands before and behind them is copied as it is.
 #include <stdexcept>
+
+#include "fib_parts.hpp"
 
 namespace fastpath {
 
 namespace {
 
-// A slot begins a prefix of code c if c is at least this.
-constexpr std::array<std::uint8_t, 256> first_codes() {
-  std::array<std::uint8_t, 256> codes{};
-  for (unsigned s = 1; s < 256; ++s) codes[s] = static_cast<std::uint8_t>(8 - std::countr_zero(s));
-  return codes;
-}
-constexpr std::array<std::uint8_t, 256> kFirstCode = first_codes();
+// More bytes than any node has: entries of children; wide entries; codes; hidden prefixes.
+constexpr std::size_t kMostChildBytes = 8 * 256;
+constexpr std::size_t kMostBytes = kMostChildBytes + 8 * kWords + 256 * 8 + kCountBytes + 128 + 256 * 6 + 8;
 
-using Marks = std::array<std::uint64_t, 4>;  // one bit a slot
-
-std::size_t count(const Marks& marks) {
-  std::size_t sum = 0;
-  for (const std::uint64_t word : marks) sum += ones(word);
-  return sum;
-}
-
-// Calls f(slot) for each mark.
-template <typename F>
-void for_each_mark(const Marks& marks, F&& f) {
-  for (unsigned w = 0; w < 4; ++w) {
-    for (std::uint64_t word = marks[w]; word != 0; word &= word - 1) {
-      f(64 * w + static_cast<unsigned>(std::countr_zero(word)));
+// The starts of a node's intervals.
+Marks starts_of(Node node) {
+  Marks marks;
+  if (node.tiny()) {
+    for (std::uint64_t rest = node.starts(); rest != ~std::uint64_t{0};
+         rest = rest >> 8 | std::uint64_t{255} << 56) {
+      marks.add(static_cast<unsigned>(rest & 0xFF) + 1u);
     }
+  } else {
+    marks.add_map(node.begin);
   }
-}
-
-// A map of entries of `bytes`. Each word counts the marks before it and the entries that the map's own bytes
-// would hold.
-void write_map(std::uint8_t* map, const Marks& marks, std::size_t bytes) {
-  std::uint64_t before = 8 * kWords / bytes;
-  for (unsigned w = 0; w < kWords; ++w) {
-    const unsigned first = kWordSlots * w;
-    std::uint64_t word = marks[first / 64] >> (first % 64);
-    if (first % 64 != 0 && first / 64 != 3) word |= marks[first / 64 + 1] << (64 - first % 64);
-    word &= (std::uint64_t{1} << kWordSlots) - 1;
-    write(map + 8 * w, before << 56 | word);
-    before += ones(word);
-  }
+  marks.add(0);
+  return marks;
 }
 
 // Writes what tells a slot's interval, from the starts of all intervals.
-void write_starts(std::uint8_t* p, bool tiny, Marks marks, std::size_t bytes) {
-  marks[0] &= ~std::uint64_t{1};
-  if (!tiny) {
-    write_map(p, marks, bytes);
+void write_starts(std::uint8_t* p, std::uint32_t kind, Marks marks, std::size_t map_entries) {
+  marks.clear(0, 1);
+  if ((kind & kTiny) == 0) {
+    marks.write_map(p, map_entries);
     return;
   }
   // Each start but the first, less one; 255 is above every slot.
   std::memset(p, 0xFF, 8);
-  for_each_mark(marks, [&](unsigned s) { *p++ = static_cast<std::uint8_t>(s - 1); });
-}
-
-// The starts of a node's intervals.
-Marks starts_of(Node node) {
-  Marks marks{1};
-  if (node.tiny) {
-    for (std::size_t i = 0; i < 8 && node.begin[i] != 255; ++i) {
-      const unsigned start = node.begin[i] + 1u;
-      marks[start / 64] |= std::uint64_t{1} << (start % 64);
-    }
-    return marks;
-  }
-  for (unsigned w = 0; w < kWords; ++w) {
-    const unsigned first = kWordSlots * w;
-    const std::uint64_t word = read<std::uint64_t>(node.begin + 8 * w) << 8 >> 8;
-    marks[first / 64] |= word << (first % 64);
-    if (first % 64 != 0 && first / 64 != 3) marks[first / 64 + 1] |= word >> (64 - first % 64);
-  }
-  return marks;
-}
-
-// Calls f(interval, first slot, slot behind the last).
-template <typename F>
-void for_each_interval(Node node, F&& f) {
-  std::size_t interval = 0;
-  unsigned start = 0;
-  if (node.tiny) {
-    const std::size_t more = node.intervals() - 1;
-    for (; interval < more; ++interval) {
-      const unsigned next = node.begin[interval] + 1u;
-      f(interval, start, next);
-      start = next;
-    }
-  } else {
-    for (unsigned w = 0; w < kWords; ++w) {
-      for (auto word = read<std::uint64_t>(node.begin + 8 * w) << 8 >> 8; word != 0; word &= word - 1) {
-        const unsigned next = kWordSlots * w + static_cast<unsigned>(std::countr_zero(word));
-        f(interval++, start, next);
-        start = next;
-      }
-    }
-  }
-  f(interval, start, 256u);
+  marks.for_each([&](unsigned s) { *p++ = static_cast<std::uint8_t>(s - 1); });
 }
 
 }  // namespace
 
-std::size_t Fib::entry_bytes(int family, unsigned level) const noexcept {
-  if (is_wide(family, level)) return 8;
-  return work_->view.short_leaves ? 2 : 4;
+std::size_t Fib::entry_bits(int family, unsigned level) const noexcept {
+  return is_wide(family, level) ? 64 : work_->view.leaf_bits;
+}
+
+Fib::Parts Fib::parts(int family, unsigned level, std::uint32_t ref) const {
+  const fib::View& view = work_->view;
+  Parts parts;
+  parts.ref = ref;
+  const Node node = node_at(arena_->base(), ref);
+  parts.begin = node.begin;
+  parts.wide = is_wide(family, level);
+  parts.bits = entry_bits(family, level);
+  parts.leaf_bits = std::min<std::size_t>(32, parts.bits);
+  parts.deep = view.deep;
+  parts.none = view.none;
+  parts.hidden_size = hidden_bytes(view.leaf_bits);
+  if (ref == 0) {
+    // The one that has no answer is no one's: its entry stands apart, and behind it nothing.
+    parts.count = 1;
+    parts.starts.add(0);
+    parts.entries = node.begin + (view.packed() ? 8 * kWords : parts.bits * kNoPlace / 8);
+    parts.told[0] = 0;
+    parts.hidden = parts.entries;
+    parts.child_count = parts.hidden_count = parts.size = 0;
+    return parts;
+  }
+  const Tail tail = tail_of(node, parts.bits, view.leaf_bits);
+  parts.count = tail.intervals;
+  parts.starts = starts_of(node);
+  parts.entries = node.entries();
+  parts.child_count = tail.child_count;
+  parts.hidden = tail.hidden;
+  parts.hidden_count = tail.hidden_count;
+  parts.size = static_cast<std::size_t>(tail.end - node.begin) + 8 * tail.child_count;
+  parts.listed = tail.codes;
+  if (tail.codes == nullptr) parts.tell_codes();
+  return parts;
+}
+
+// Whether the intervals that follow from a cut tell their codes, as those of `old` do.
+bool Fib::is_natural(const Parts& old, const Cut& cut) const {
+  if (!work_->view.packed() || old.listed != nullptr) return false;
+  for (std::size_t i = 0; i < cut.count; ++i) {
+    const Interval& one = cut.middle[i];
+    const unsigned next = i + 1 < cut.count ? cut.middle[i + 1].start : cut.end;
+    if (one.code != 0 && (one.start % span_of(one.code) != 0 || next - one.start != span_of(one.code)))
+      return false;
+  }
+  return true;
+}
+
+// The node that follows from `old`, which is replaced. 0 for one without anything.
+std::uint32_t Fib::copied(int family, const Parts& old, const Cut& cut) {
+  if (old.ref != 0) {
+    replaced_.push_back({static_cast<std::uint32_t>(ref_unit(old.ref) - old.child_count),
+                         static_cast<std::uint32_t>(old.size)});
+  }
+  const bool packed = work_->view.packed();
+  const std::size_t behind = old.count - cut.rest;
+  const std::size_t rest = cut.head + cut.count;  // where they go
+  const std::size_t count = rest + behind;
+  const Interval* const middle = cut.middle.data();
+  if (count == 1 && middle->code == 0 && middle->ref == 0) return 0;
+  std::uint32_t kind = 0;
+  if ((family == 6 || packed) && count <= fib::kTinyIntervals) kind = kTiny;
+  if (packed && count <= fib::kMiniIntervals) kind = kTiny | kMini;
+  // It is made here, from the entries of children on: writes go beyond what they write.
+  alignas(8) std::uint8_t made[kMostBytes];
+  std::uint8_t* const begin = made + kMostChildBytes;
+
+  Marks starts = old.starts;
+  starts.clear(cut.begin, cut.end);
+  for (std::size_t i = 0; i < cut.count; ++i) starts.add(middle[i].start);
+  write_starts(begin, kind, starts, packed ? 0 : 8 * 8 * kWords / old.bits);
+
+  // Children keep their places; those that come take the ones of those that go first.
+  std::size_t child_count = old.child_count;
+  std::array<std::uint16_t, 256> free;
+  std::size_t free_count = 0;
+  for (std::size_t i = cut.head; !old.wide && i < cut.rest; ++i) {
+    if (old.has_child(i)) free[free_count++] = static_cast<std::uint16_t>(old.entry_leaf(i) - old.deep);
+  }
+  std::memcpy(begin - 8 * child_count, old.begin - 8 * old.child_count, 8 * child_count);
+
+  std::uint8_t* const entries = begin + Node{begin, kind}.map_bytes();
+  copy_bits(entries, 0, old.entries, 0, old.bits * cut.head);
+  for (std::size_t i = 0; i < cut.count; ++i) {
+    const Interval& one = middle[i];
+    std::uint64_t entry = one.leaf;
+    if (old.wide) {
+      entry |= std::uint64_t{one.ref} << old.leaf_bits;
+    } else if (one.ref != 0) {
+      const std::size_t place = free_count != 0 ? free[--free_count] : child_count++;
+      write(begin - 8 * (place + 1), make_entry(one.ref, one.leaf));
+      entry = old.deep + place;
+    }
+    set_bits(entries, old.bits * (cut.head + i), entry);
+  }
+  copy_bits(entries, old.bits * rest, old.entries, old.bits * cut.rest, old.bits * behind);
+  std::uint8_t* const behind_entries = entries + (old.bits * count + 7) / 8;
+  if (free_count != 0)
+    child_count = without_gaps(begin, entries, count, child_count, old, {free.data(), free_count});
+
+  const std::size_t dropped = cut.drop == Cut::kKept ? 0 : 1;
+  const std::size_t hidden_count = old.hidden_count - dropped + cut.more_count;
+  const bool natural = is_natural(old, cut);
+  std::uint8_t* end = behind_entries;
+  if (natural && hidden_count == 0 && child_count == 0) {
+    kind |= kPlain;
+  } else {
+    end[0] = static_cast<std::uint8_t>(hidden_count);
+    write(end + 1, static_cast<std::uint16_t>(child_count | (natural ? kNatural : 0)));
+    end += kCountBytes;
+    if (!natural) {
+      copy_bits(end, 0, old.codes(), 0, 4 * cut.head);
+      for (std::size_t i = 0; i < cut.count; ++i) set_bits(end, 4 * (cut.head + i), middle[i].code);
+      copy_bits(end, 4 * rest, old.codes(), 4 * cut.rest, 4 * behind);
+      set_bits(end, 4 * count, 0);
+      end += (count + 1) / 2;
+    }
+    const auto hide = [&](const Hidden& one) {
+      end[0] = one.slot;
+      write(end + 1, std::uint64_t{one.value} << 3 | one.code);
+      end += old.hidden_size;
+    };
+    for (std::size_t i = 0; i < old.hidden_count; ++i) {
+      if (i != cut.drop) hide(old.hidden_at(i));
+    }
+    for (std::size_t i = 0; i < cut.more_count; ++i) hide(cut.more[i]);
+  }
+  const std::uint8_t* const piece = begin - 8 * child_count;
+  const auto size = static_cast<std::size_t>(end - piece);
+  const std::uint32_t unit = allocate(size);
+  std::memcpy(arena_->base() + std::size_t{unit} * kUnit, piece, size);
+  return make_ref(unit + child_count, kind);
+}
+
+// Moves the last children of a node into the places that are free. How many children there are.
+std::size_t Fib::without_gaps(std::uint8_t* begin, std::uint8_t* entries, std::size_t count,
+                              std::size_t child_count, const Parts& like, std::span<std::uint16_t> free) {
+  std::sort(free.begin(), free.end());
+  for (; !free.empty(); --child_count) {
+    if (free.back() == child_count - 1) {
+      free = free.first(free.size() - 1);
+      continue;
+    }
+    const std::size_t place = free.front();
+    free = free.subspan(1);
+    std::memcpy(begin - 8 * (place + 1), begin - 8 * child_count, 8);
+    const std::uint32_t last = like.deep + static_cast<std::uint32_t>(child_count - 1);
+    std::size_t interval = 0;
+    while (interval < count && bits_at(entries, like.bits * interval, like.bits) != last) ++interval;
+    replace_bits(entries, like.bits * interval, like.bits, like.deep + static_cast<std::uint32_t>(place));
+  }
+  return child_count;
 }
 
 void Fib::decode(int family, unsigned level, std::uint32_t ref, Slots& slots) const {
-  const fib::View& view = work_->view;
   if (ref == 0) {
-    slots.clear(view.none);
+    slots.clear(work_->view.none);
     return;
   }
-  const Node node = node_at(arena_->base(), ref);
-  const std::size_t bytes = entry_bytes(family, level);
-  const Tail tail = tail_of(node, bytes);
-  for_each_interval(node, [&](std::size_t interval, unsigned start, unsigned end) {
-    const std::uint8_t* entry = node.entries() + bytes * interval;
-    std::uint32_t leaf = bytes == 2 ? read<std::uint16_t>(entry) : read<std::uint32_t>(entry);
-    const bool child = bytes == 8 || leaf == view.deep;
-    if (bytes != 8 && child) {
-      entry = child_entry(tail.children, start);
-      leaf = read<std::uint32_t>(entry);
-    }
-    if (child) {
-      if (const auto ref_below = read<std::uint32_t>(entry + kEntryRef)) slots.add_child(start, ref_below);
-    }
-    slots.fill_ascending(start, end, code_at(tail.codes, interval), leaf);
-  });
-  slots.hidden_count = tail.hidden_count;
-  for (unsigned i = 0; i < tail.hidden_count; ++i) {
-    const std::uint8_t* const h = tail.hidden + kHiddenBytes * i;
-    slots.hidden[i] = {h[0], h[1], read<std::uint32_t>(h + 2)};
+  const Parts node = parts(family, level, ref);
+  std::size_t interval = 0;
+  for (unsigned start = 0; start < 256; ++interval) {
+    const unsigned end = node.starts.next_to(start);
+    const Interval one = node.at(interval, start);
+    if (one.ref != 0) slots.add_child(start, one.ref);
+    slots.fill_ascending(start, end, one.code, one.leaf);
+    start = end;
   }
+  slots.hidden_count = static_cast<unsigned>(node.hidden_count);
+  for (unsigned i = 0; i < slots.hidden_count; ++i) slots.hidden[i] = node.hidden_at(i);
 }
 
 std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
   // A slot begins an interval where another prefix begins, and before and after a slot with a child.
-  alignas(64) std::uint8_t starts[256];
-  starts[0] = 1;
-  for (unsigned s = 1; s < 256; ++s) {
-    starts[s] =
-        static_cast<std::uint8_t>((slots.code[s] != slots.code[s - 1]) | (slots.code[s] >= kFirstCode[s]));
-  }
-  Marks children{};
-  if (slots.refs) {
-    for (unsigned s = 0; s < 256; ++s) {
-      if (slots.ref[s] == 0) continue;
-      starts[s] = 1;
-      if (s != 255) starts[s + 1] = 1;
-      children[s / 64] |= std::uint64_t{1} << (s % 64);
-    }
-  }
-  Marks marks{};
-  for (unsigned byte = 0; byte < 32; ++byte) {
-    // Eight 0/1 bytes become eight bits.
-    const auto eight = read<std::uint64_t>(starts + 8 * byte);
-    marks[byte / 8] |= (eight * 0x0102040810204080ull >> 56) << (byte % 8 * 8);
-  }
-  const std::size_t intervals = count(marks);
-  const std::size_t child_count = count(children);
-  if (intervals == 1 && slots.code[0] == 0 && child_count == 0) return 0;
-
-  const fib::View& view = work_->view;
-  const std::size_t bytes = entry_bytes(family, level);
-  const bool tiny = family == 6 && intervals <= fib::kTinyIntervals;
-  const bool lists_children = bytes != 8 && child_count != 0;
-  const std::size_t code_bytes = (intervals + 1) / 2;
-  const std::size_t codes_at = (tiny ? 8 : 8 * kWords) + bytes * intervals;
-  const std::size_t counts_at = codes_at + code_bytes;
-  const std::size_t children_at = round_up(counts_at + 2, 8);
-  const std::size_t hidden_at = lists_children ? children_at + 8 * kWords + 8 * child_count : counts_at + 2;
-  const std::uint32_t unit = allocate(hidden_at + kHiddenBytes * slots.hidden_count);
-  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
-
-  write_starts(p, tiny, marks, bytes);
-  std::uint8_t* entry = p + (tiny ? 8 : 8 * kWords);
-  std::uint8_t* const codes = p + codes_at;
-  std::memset(codes, 0, code_bytes);
-  std::size_t interval = 0;
-  for_each_mark(marks, [&](unsigned s) {
-    codes[interval / 2] =
-        static_cast<std::uint8_t>(codes[interval / 2] | slots.code[s] << (interval % 2 * 4));
-    ++interval;
+  Cut cut;
+  cut.head = 0;
+  cut.rest = 1;
+  cut.begin = 0;
+  cut.end = 256;
+  for (unsigned s = 0; s < 256; ++s) {
     const std::uint32_t child = slots.refs ? slots.ref[s] : 0;
-    const std::uint32_t leaf = child != 0 && bytes != 8 ? view.deep : slots.leaf[s];
-    if (bytes == 8) {
-      write(entry, make_entry(child, leaf));
-    } else if (bytes == 4) {
-      write(entry, leaf);
-    } else {
-      write(entry, static_cast<std::uint16_t>(leaf));
-    }
-    entry += bytes;
-  });
-  p[counts_at] = static_cast<std::uint8_t>(slots.hidden_count);
-  p[counts_at + 1] = lists_children ? 1 : 0;
-  if (lists_children) {
-    write_map(p + children_at, children, 8);
-    std::uint8_t* child = p + children_at + 8 * kWords;
-    for_each_mark(children, [&](unsigned s) {
-      write(child, make_entry(slots.ref[s], slots.leaf[s]));
-      child += 8;
-    });
+    const bool starts = s == 0 || slots.code[s] != slots.code[s - 1] || slots.code[s] >= kFirstCode[s] ||
+                        child != 0 || (slots.refs && slots.ref[s - 1] != 0);
+    if (!starts) continue;
+    cut.middle[cut.count++] = {slots.leaf[s], child, static_cast<std::uint16_t>(s), slots.code[s]};
   }
-  for (unsigned i = 0; i < slots.hidden_count; ++i) {
-    std::uint8_t* const h = p + hidden_at + kHiddenBytes * i;
-    h[0] = slots.hidden[i].slot;
-    h[1] = slots.hidden[i].code;
-    write(h + 2, slots.hidden[i].value);
-  }
-  return make_ref(unit, tiny);
+  cut.more = slots.hidden;
+  cut.more_count = slots.hidden_count;
+  return copied(family, parts(family, level, 0), cut);
 }
 
 std::uint32_t Fib::allocate(std::size_t size) {
   const std::uint32_t ref = arena_->allocate(size);
   if (ref == 0) throw std::length_error("the table has outgrown its arena");
   return ref;
-}
-
-// Notes a node that the update under way replaces; it is retired once the update is published.
-void Fib::replace(int family, unsigned level, std::uint32_t ref) {
-  if (ref == 0) return;
-  const Node node = node_at(arena_->base(), ref);
-  const std::uint8_t* const end = tail_of(node, entry_bytes(family, level)).end;
-  replaced_.push_back(
-      {static_cast<std::uint32_t>(ref_unit(ref)), static_cast<std::uint32_t>(end - node.begin)});
 }
 
 void Fib::retire_replaced() {
@@ -258,12 +268,10 @@ std::uint8_t* Fib::child_slot(int family, unsigned level, std::uint32_t ref, uns
   if (is_wide(family, level)) {
     entry = node.entry_of(slot, 8);
   } else {
-    const Tail tail = tail_of(node, entry_bytes(family, level));
-    const unsigned word = slot / kWordSlots;
-    const bool child = tail.children != nullptr &&
-                       (read<std::uint64_t>(tail.children + 8 * word) >> (slot - kWordSlots * word) & 1) != 0;
-    if (!child) return nullptr;
-    entry = child_entry(tail.children, slot);
+    const std::size_t bits = work_->view.leaf_bits;
+    const std::uint32_t leaf = bits_at(node.entries(), bits * node.interval_of(slot), bits);
+    if (!is_deep(leaf, work_->view.deep)) return nullptr;
+    entry = child_entry(node.begin, work_->view.deep, leaf);
   }
   return arena_->base() + (entry - arena_->base()) + kEntryRef;
 }
@@ -273,267 +281,23 @@ std::uint32_t Fib::child_of(int family, unsigned level, std::uint32_t ref, unsig
   return at == nullptr ? 0 : read<std::uint32_t>(at);
 }
 
-std::uint32_t Fib::with_child(int family, unsigned level, std::uint32_t ref, unsigned slot,
-                              std::uint32_t child) {
-  if (child != 0) {
-    std::uint8_t* const at = arena_->pins == 0 ? child_slot(family, level, ref, slot) : nullptr;
-    if (at != nullptr && read<std::uint32_t>(at) != 0) {
-      __atomic_store_n(reinterpret_cast<std::uint32_t*>(at), child, __ATOMIC_RELEASE);
-      return ref;
-    }
-  }
-  Slots slots;
-  decode(family, level, ref, slots);
-  slots.add_child(slot, child);
-  replace(family, level, ref);
-  return encode(family, level, slots);
-}
-
-// A copy of a node with one prefix more (`value`) or less (nullptr): as Slots would make it, but interval by
-// interval. 0 where that is not enough: in nodes that list children, for prefixes that are not or would not
-// be visible, for the last one of a node.
-std::uint32_t Fib::splice(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
-                          const std::uint32_t* value) {
-  if (ref == 0) return 0;
-  const Node old = node_at(arena_->base(), ref);
-  const std::size_t bytes = entry_bytes(family, level);
-  const Tail tail = tail_of(old, bytes);
-  if (tail.children != nullptr) return 0;
-  const std::size_t n = tail.intervals;
-  std::uint8_t codes[260];
-  for (std::size_t i = 0; i < (n + 1) / 2; ++i) {
-    codes[2 * i] = tail.codes[i] & 0xF;
-    codes[2 * i + 1] = tail.codes[i] >> 4;
-  }
-  const auto leaf_at = [&](std::size_t interval) -> std::uint32_t {
-    const std::uint8_t* const entry = old.entries() + bytes * interval;
-    return bytes == 2 ? read<std::uint16_t>(entry) : read<std::uint32_t>(entry);
-  };
-  const auto has_child = [&](std::size_t interval) {
-    return bytes == 8 && read<std::uint32_t>(old.entries() + 8 * interval + kEntryRef) != 0;
-  };
-  // The first interval of a prefix that is seen with its own code, or n.
-  const auto seen = [&](unsigned first, unsigned c) {
-    std::size_t at = old.interval_of(base_of(first, c));
-    const std::size_t last = old.interval_of(base_of(first, c) + span_of(c) - 1);
-    while (at <= last && codes[at] != c) ++at;
-    return at <= last ? at : n;
-  };
-  const unsigned end = base + span_of(code);
-  const std::size_t first = old.interval_of(base);
-  const std::size_t last = old.interval_of(end - 1);
-  Marks marks = starts_of(old);
-  const auto mark_of = [&](unsigned slot) -> bool { return (marks[slot / 64] >> (slot % 64) & 1) != 0; };
-  const auto flip = [&](unsigned slot) { marks[slot / 64] ^= std::uint64_t{1} << (slot % 64); };
-
-  // What is taken from the old node: intervals up to `head`, those of the prefix from `from` on, and those
-  // from `rest` on. Of the prefix, the ones with code `was` change to `is` and `leaf`.
-  unsigned was = code;
-  unsigned is = code;
-  std::uint32_t leaf = 0;
-  std::size_t head = first;
-  std::size_t from = first;
-  std::size_t rest = last + 1;
-  std::size_t hide = 0;           // one more is hidden
-  std::size_t unhide = SIZE_MAX;  // one less, which
-  std::uint32_t hidden_leaf = 0;
-  if (value != nullptr) {
-    std::size_t gap = first;
-    while (gap <= last && codes[gap] >= code) ++gap;
-    if (gap > last) return 0;
-    was = codes[gap];
-    leaf = *value;
-    hidden_leaf = leaf_at(gap);
-    if (!mark_of(base)) {
-      head = first + 1;
-      flip(base);
-    }
-    if (end < 256 && !mark_of(end)) {
-      rest = last;
-      flip(end);
-    }
-    if (was != 0) {
-      // Does the prefix that gave way stay visible before or behind?
-      const unsigned other = base_of(base, was);
-      std::size_t at = old.interval_of(other);
-      const std::size_t stop = old.interval_of(other + span_of(was) - 1);
-      bool visible = false;
-      for (; at <= stop && !visible; ++at) visible = codes[at] == was && (at < head || at >= rest);
-      hide = visible ? 0 : 1;
-    }
-    if (tail.hidden_count + hide > 255) return 0;
-  } else {
-    if (seen(base, code) == n) return 0;
-    is = code - 1;
-    leaf = work_->view.none;
-    for (; is > 0; --is) {
-      const std::size_t at = seen(base, is);
-      if (at != n) {
-        leaf = leaf_at(at);
-        break;
-      }
-      for (std::size_t i = 0; i < tail.hidden_count && unhide == SIZE_MAX; ++i) {
-        const std::uint8_t* const h = tail.hidden + kHiddenBytes * i;
-        if (h[0] == base_of(base, is) && h[1] == is) unhide = i;
-      }
-      if (unhide != SIZE_MAX) {
-        leaf = read<std::uint32_t>(tail.hidden + kHiddenBytes * unhide + 2);
-        break;
-      }
-    }
-    // What has become the same as its neighbour joins it, unless a prefix begins there or one has a child.
-    const auto same = [&](std::size_t inside, std::size_t outside) {
-      return codes[inside] == code && codes[outside] == is && !has_child(inside) && !has_child(outside);
-    };
-    if (base != 0 && is < kFirstCode[base] && same(first, first - 1)) {
-      from = first + 1;
-      flip(base);
-    }
-    if (end != 256 && is < kFirstCode[end] && same(last, last + 1)) {
-      rest = last + 2;
-      flip(end);
-    }
-  }
-
-  const std::size_t intervals = head + (last + 1 - from) + (n - rest);
-  if (intervals == 1 && value == nullptr) return 0;
-  const bool tiny = family == 6 && intervals <= fib::kTinyIntervals;
-  const std::size_t code_bytes = (intervals + 1) / 2;
-  const std::size_t codes_at = (tiny ? 8 : 8 * kWords) + bytes * intervals;
-  const std::size_t hidden_at = codes_at + code_bytes + 2;
-  const std::size_t hidden_count = tail.hidden_count + hide - (unhide != SIZE_MAX ? 1 : 0);
-  replace(family, level, ref);
-  const std::uint32_t unit = allocate(hidden_at + kHiddenBytes * hidden_count);
-  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
-  write_starts(p, tiny, marks, bytes);
-  std::uint8_t* const entries = p + (tiny ? 8 : 8 * kWords);
-  std::uint8_t made[260] = {};
-  const auto take = [&](std::size_t to, std::size_t begin, std::size_t count) {
-    std::memcpy(entries + bytes * to, old.entries() + bytes * begin, bytes * count);
-    std::memcpy(made + to, codes + begin, count);
-  };
-  take(0, 0, head);
-  take(head, from, last + 1 - from);
-  take(head + (last + 1 - from), rest, n - rest);
-  for (std::size_t i = head; i < head + (last + 1 - from); ++i) {
-    if (made[i] != was) continue;
-    made[i] = static_cast<std::uint8_t>(is);
-    if (bytes == 2) {
-      write(entries + 2 * i, static_cast<std::uint16_t>(leaf));
-    } else {
-      write(entries + bytes * i, leaf);
-    }
-  }
-  std::uint8_t* const packed = p + codes_at;
-  for (std::size_t i = 0; i < code_bytes; ++i) {
-    packed[i] = static_cast<std::uint8_t>(made[2 * i] | made[2 * i + 1] << 4);
-  }
-  packed[code_bytes] = static_cast<std::uint8_t>(hidden_count);
-  packed[code_bytes + 1] = 0;
-  std::memcpy(p + hidden_at, tail.hidden,
-              kHiddenBytes * std::min<std::size_t>(tail.hidden_count, hidden_count));
-  if (unhide < hidden_count) {  // the last one takes its place
-    std::memcpy(p + hidden_at + kHiddenBytes * unhide, tail.hidden + kHiddenBytes * hidden_count,
-                kHiddenBytes);
-  }
-  if (hide != 0) {
-    std::uint8_t* const h = p + hidden_at + kHiddenBytes * tail.hidden_count;
-    h[0] = static_cast<std::uint8_t>(base_of(base, was));
-    h[1] = static_cast<std::uint8_t>(was);
-    write(h + 2, hidden_leaf);
-  }
-  return make_ref(unit, tiny);
-}
-
-std::uint32_t Fib::put(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
-                       unsigned length, std::uint32_t value, bool& added) {
-  const unsigned slot = address[level / 8];
-  if (length > level + 8) {
-    const std::uint32_t child = child_of(family, level, ref, slot);
-    const std::uint32_t fresh = put(family, level + 8, child, address, length, value, added);
-    return fresh == child ? ref : with_child(family, level, ref, slot, fresh);
-  }
-  if (const std::uint32_t fresh = with_value(family, level, ref, slot, length - level, value)) return fresh;
-  if (const std::uint32_t fresh = splice(family, level, ref, slot, length - level, &value)) {
-    added = true;
-    return fresh;
-  }
-  Slots slots;
-  decode(family, level, ref, slots);
-  added = slots.insert(slot, length - level, value);
-  replace(family, level, ref);
-  return encode(family, level, slots);
-}
-
-// A copy of a node in which a visible prefix has another value, or 0 where it is not visible.
-std::uint32_t Fib::with_value(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
-                              std::uint32_t value) {
-  if (ref == 0) return 0;
-  const Node old = node_at(arena_->base(), ref);
-  const std::size_t bytes = entry_bytes(family, level);
-  const Tail tail = tail_of(old, bytes);
-  const std::size_t first = old.interval_of(base);
-  const std::size_t last = old.interval_of(base + span_of(code) - 1);
-  std::size_t interval = first;
-  while (interval <= last && code_at(tail.codes, interval) != code) ++interval;
-  if (interval > last || (tail.children != nullptr && bytes != 8)) return 0;
-  replace(family, level, ref);
-  const std::uint32_t unit = allocate(static_cast<std::size_t>(tail.end - old.begin));
-  std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
-  std::memcpy(p, old.begin, static_cast<std::size_t>(tail.end - old.begin));
-  std::uint8_t* const entries = p + (old.entries() - old.begin);
-  for (; interval <= last; ++interval) {
-    if (code_at(tail.codes, interval) != code) continue;
-    if (bytes == 2) {
-      write(entries + 2 * interval, static_cast<std::uint16_t>(value));
-    } else {
-      write(entries + bytes * interval, value);
-    }
-  }
-  return make_ref(unit, old.tiny);
-}
-
-std::uint32_t Fib::remove(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
-                          unsigned length, bool& removed) {
-  if (ref == 0) return 0;
-  const unsigned slot = address[level / 8];
-  if (length > level + 8) {
-    const std::uint32_t child = child_of(family, level, ref, slot);
-    const std::uint32_t fresh = remove(family, level + 8, child, address, length, removed);
-    return fresh == child ? ref : with_child(family, level, ref, slot, fresh);
-  }
-  if (const std::uint32_t fresh = splice(family, level, ref, slot, length - level, nullptr)) {
-    removed = true;
-    return fresh;
-  }
-  Slots slots;
-  decode(family, level, ref, slots);
-  removed = slots.erase(slot, length - level, work_->view.none);
-  if (!removed) return ref;
-  replace(family, level, ref);
-  return encode(family, level, slots);
-}
-
 std::uint32_t Fib::copy_tree(int family, unsigned level, std::uint32_t ref, const std::uint8_t* from) {
   if (ref == 0) return 0;
   const Node old = node_at(from, ref);
-  const std::size_t bytes = entry_bytes(family, level);
-  const Tail tail = tail_of(old, bytes);
-  const auto size = static_cast<std::size_t>(tail.end - old.begin);
+  const bool wide = is_wide(family, level);
+  const Tail tail = tail_of(old, entry_bits(family, level), work_->view.leaf_bits);
+  const std::uint8_t* const piece = old.begin - 8 * tail.child_count;
+  const auto size = static_cast<std::size_t>(tail.end - piece);
   const std::uint32_t unit = allocate(size);
   std::uint8_t* const p = arena_->base() + std::size_t{unit} * kUnit;
-  std::memcpy(p, old.begin, size);
-  const std::uint8_t* first = bytes == 8 ? old.entries() : tail.children;
-  std::size_t entries = tail.intervals;
-  if (bytes != 8 && first != nullptr) {
-    entries = marks_up_to(first, 255) - fib::map_entries(first);
-    first += 8 * kWords;
-  }
-  for (std::size_t i = 0; first != nullptr && i < entries; ++i) {
-    std::uint8_t* const child = p + (first - old.begin) + 8 * i + kEntryRef;
+  std::memcpy(p, piece, size);
+  std::uint8_t* const first = wide ? p + (old.entries() - piece) : p;
+  const std::size_t entries = wide ? tail.intervals : tail.child_count;
+  for (std::size_t i = 0; i < entries; ++i) {
+    std::uint8_t* const child = first + 8 * i + kEntryRef;
     write(child, copy_tree(family, level + 8, read<std::uint32_t>(child), from));
   }
-  return make_ref(unit, old.tiny);
+  return make_ref(unit + tail.child_count, old.kind);
 }
 
 // Every prefix of a node whose first slots are first..last and whose code is at least `least`, and everything
@@ -555,7 +319,7 @@ void Fib::walk(int family, unsigned level, std::uint32_t ref, std::uint8_t* addr
       order[count++] = static_cast<std::uint16_t>(base << 4 | code);
   }
   for (unsigned i = 0; i < slots.hidden_count; ++i) {
-    const Slots::Hidden& h = slots.hidden[i];
+    const Hidden& h = slots.hidden[i];
     if (h.slot >= first && h.slot <= last && h.code >= least) {
       order[count++] = static_cast<std::uint16_t>(h.slot << 4 | h.code);
     }

@@ -12,11 +12,14 @@ Shared<std::uint64_t> filled_root4(std::uint32_t none) {
 }
 
 // Roots of families without a prefix; nobody writes to them.
-Shared<std::uint64_t> bare_root4(std::uint32_t none) {
-  static const Shared<std::uint64_t> of_short = filled_root4(kShortNone);
-  if (none == kShortNone) return of_short;
-  static const Shared<std::uint64_t> of_long = filled_root4(kLongNone);
-  return none == kLongNone ? of_long : filled_root4(none);
+Shared<std::uint64_t> bare_root4(const View& view) {
+  static std::mutex mutex;
+  static std::array<Shared<std::uint64_t>, 33> roots;  // by the bits of leaves
+  if (view.none != none_of(view.leaf_bits)) return filled_root4(view.none);
+  const std::lock_guard lock(mutex);
+  Shared<std::uint64_t>& root = roots[view.leaf_bits];
+  if (!root) root = filled_root4(view.none);
+  return root;
 }
 const Shared<std::uint8_t>& bare_lengths() {
   static const Shared<std::uint8_t> lengths = shared_array<std::uint8_t>(kRoots);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "fastpath/fib_view.hpp"
 
@@ -35,6 +36,13 @@ inline void store(std::uint64_t* to, Vector value) {
 inline Vector both(Vector a, Vector b) { return _mm256_and_si256(a, b); }
 inline Vector either(Vector a, Vector b) { return _mm256_or_si256(a, b); }
 inline Vector plus(Vector a, Vector b) { return _mm256_add_epi64(a, b); }
+inline Vector minus(Vector a, Vector b) { return _mm256_sub_epi64(a, b); }
+inline Vector choose(Choice lanes, Vector a, Vector b) { return _mm256_blendv_epi8(b, a, lanes); }
+// Of lanes below 2^63.
+inline Choice at_least(Vector a, Vector b) {
+  return _mm256_cmpgt_epi64(a, _mm256_sub_epi64(b, _mm256_set1_epi64x(1)));
+}
+inline Vector shift_down_by(Vector value, Vector bits) { return _mm256_srlv_epi64(value, bits); }
 inline Vector plus_where(Choice lanes, Vector a, Vector b) { return plus(a, both(lanes, b)); }
 template <int kBits>
 inline Vector shift_down(Vector value) {
@@ -55,7 +63,11 @@ inline Vector bytes_of(Vector value, BytePattern pattern) {
 }
 // Where the entry refers to a large node.
 inline Choice is_large(Vector entry) {
-  return _mm256_cmpeq_epi64(both(entry, splat(std::uint64_t{1} << 32)), _mm256_setzero_si256());
+  return _mm256_cmpeq_epi64(both(entry, splat(std::uint64_t{kTiny} << 32)), _mm256_setzero_si256());
+}
+inline Choice is_mini(Vector entry) {
+  const Vector bit = splat(std::uint64_t{kMini} << 32);
+  return _mm256_cmpeq_epi64(both(entry, bit), bit);
 }
 // Whether any lane has a bit in its upper half.
 inline bool any_above(Vector value) {

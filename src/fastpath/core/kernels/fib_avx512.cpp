@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "fastpath/fib_view.hpp"
 
@@ -38,6 +39,10 @@ inline void store(std::uint64_t* to, Vector value) { _mm512_store_si512(to, valu
 inline Vector both(Vector a, Vector b) { return _mm512_and_si512(a, b); }
 inline Vector either(Vector a, Vector b) { return _mm512_or_si512(a, b); }
 inline Vector plus(Vector a, Vector b) { return _mm512_add_epi64(a, b); }
+inline Vector minus(Vector a, Vector b) { return _mm512_sub_epi64(a, b); }
+inline Vector choose(Choice lanes, Vector a, Vector b) { return _mm512_mask_mov_epi64(b, lanes, a); }
+inline Choice at_least(Vector a, Vector b) { return _mm512_cmpge_epu64_mask(a, b); }
+inline Vector shift_down_by(Vector value, Vector bits) { return _mm512_srlv_epi64(value, bits); }
 inline Vector plus_where(Choice lanes, Vector a, Vector b) { return _mm512_mask_add_epi64(a, lanes, a, b); }
 template <int kBits>
 inline Vector shift_down(Vector value) {
@@ -58,7 +63,12 @@ inline Vector bytes_of(Vector value, BytePattern pattern) {
                                                      pattern.odd, pattern.even, pattern.odd, pattern.even));
 }
 // Where the entry refers to a large node.
-inline Choice is_large(Vector entry) { return _mm512_testn_epi64_mask(entry, splat(std::uint64_t{1} << 32)); }
+inline Choice is_large(Vector entry) {
+  return _mm512_testn_epi64_mask(entry, splat(std::uint64_t{kTiny} << 32));
+}
+inline Choice is_mini(Vector entry) {
+  return _mm512_test_epi64_mask(entry, splat(std::uint64_t{kMini} << 32));
+}
 // Whether any lane has a bit in its upper half.
 inline bool any_above(Vector value) {
   return _mm512_test_epi64_mask(value, splat(~std::uint64_t{0xFFFFFFFF})) != 0;
@@ -140,6 +150,7 @@ inline Vector leaves_at(const std::uint8_t* entries, std::uint32_t wanted) {
 template <typename Leaf>
 inline bool take_together4(const View& view, const std::uint32_t* addresses, std::uint32_t* out,
                            std::uint32_t missing) noexcept {
+  if constexpr (kIsPacked<Leaf>) return false;
   if (!in_few_slots(addresses)) return false;
   const std::uint32_t first = addresses[0] >> 8;
   const unsigned slot = first & 0xFF;
@@ -168,8 +179,9 @@ inline bool take_together4(const View& view, const std::uint32_t* addresses, std
     const Vector leaf = _mm512_permutex2var_epi32(low, _mm512_popcnt_epi32(before), high);
     const __mmask16 bare = _mm512_cmpeq_epi32_mask(leaf, _mm512_set1_epi32(static_cast<int>(view.none)));
     const std::uint32_t above = entry_leaf(entry) == view.none ? missing : entry_leaf(entry);
-    deep |= std::uint32_t{_mm512_cmpeq_epi32_mask(leaf, _mm512_set1_epi32(static_cast<int>(view.deep)))}
-            << (16 * half);
+    const Vector last = _mm512_or_si512(leaf, _mm512_set1_epi32(kDeepLeaves - 1));
+    const Vector last_deep = _mm512_set1_epi32(static_cast<int>(view.deep + kDeepLeaves - 1));
+    deep |= std::uint32_t{_mm512_cmpeq_epi32_mask(last, last_deep)} << (16 * half);
     leaves[half] = _mm512_mask_mov_epi32(leaf, bare, _mm512_set1_epi32(static_cast<int>(above)));
   }
   const Vector base = _mm512_set1_epi32(static_cast<int>(first));

@@ -1,51 +1,41 @@
 // The entry points of one kernel file, which has defined many4 and many6 before.
 
 // Each entry point chooses the leaf's width once a call.
+template <typename F>
+inline auto with_leaf(const View& view, F&& f) {
+  if (view.leaf_bits == 32) return f.template operator()<std::uint32_t>();
+  if (view.leaf_bits == 16) return f.template operator()<std::uint16_t>();
+  return f.template operator()<Packed>();
+}
 std::uint32_t lookup4(const View& view, std::uint32_t address) {
-  return view.short_leaves ? find4<std::uint16_t>(view, address) : find4<std::uint32_t>(view, address);
+  return with_leaf(view, [&]<typename Leaf>() { return find4<Leaf>(view, address); });
 }
 std::uint32_t lookup6(const View& view, const std::uint8_t* address) {
-  return view.short_leaves ? find6<std::uint16_t>(view, address) : find6<std::uint32_t>(view, address);
+  return with_leaf(view, [&]<typename Leaf>() { return find6<Leaf>(view, address); });
 }
 Match match4(const View& view, std::uint32_t address) {
-  return view.short_leaves ? trace4<std::uint16_t>(view, address) : trace4<std::uint32_t>(view, address);
+  return with_leaf(view, [&]<typename Leaf>() { return trace4<Leaf>(view, address); });
 }
 Match match6(const View& view, const std::uint8_t* address) {
-  return view.short_leaves ? trace6<std::uint16_t>(view, address) : trace6<std::uint32_t>(view, address);
+  return with_leaf(view, [&]<typename Leaf>() { return trace6<Leaf>(view, address); });
 }
 void lookup_many4(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) {
   const View local = view;
-  if (local.short_leaves) {
-    many4<std::uint16_t>(local, addresses, out, n, missing);
-  } else {
-    many4<std::uint32_t>(local, addresses, out, n, missing);
-  }
+  with_leaf(local, [&]<typename Leaf>() { many4<Leaf>(local, addresses, out, n, missing); });
 }
 void lookup_many6(const View& view, const std::uint8_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) {
   const View local = view;
-  if (local.short_leaves) {
-    many6<std::uint16_t>(local, addresses, out, n, missing);
-  } else {
-    many6<std::uint32_t>(local, addresses, out, n, missing);
-  }
+  with_leaf(local, [&]<typename Leaf>() { many6<Leaf>(local, addresses, out, n, missing); });
 }
 void match_many4(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::uint8_t* lengths,
                  std::size_t n, std::uint32_t missing) {
-  if (view.short_leaves) {
-    trace_loop4<std::uint16_t>(view, addresses, out, lengths, n, missing);
-  } else {
-    trace_loop4<std::uint32_t>(view, addresses, out, lengths, n, missing);
-  }
+  with_leaf(view, [&]<typename Leaf>() { trace_loop4<Leaf>(view, addresses, out, lengths, n, missing); });
 }
 void match_many6(const View& view, const std::uint8_t* addresses, std::uint32_t* out, std::uint8_t* lengths,
                  std::size_t n, std::uint32_t missing) {
-  if (view.short_leaves) {
-    trace_loop6<std::uint16_t>(view, addresses, out, lengths, n, missing);
-  } else {
-    trace_loop6<std::uint32_t>(view, addresses, out, lengths, n, missing);
-  }
+  with_leaf(view, [&]<typename Leaf>() { trace_loop6<Leaf>(view, addresses, out, lengths, n, missing); });
 }
 
 constexpr Kernels kKernels = {lookup4,      lookup6,      match4,      match6,

@@ -12,10 +12,13 @@ inline void ask_ahead(const void* addresses) noexcept {
 // matter.
 template <typename T>
 inline std::uint64_t read_at(const std::uint8_t* base, std::uint64_t place) {
-  const std::uint8_t* const p = base + sizeof(T) * place;
+  const std::uint8_t* const p = base + sizeof(T) * place;  // of packed leaves the byte
+  if constexpr (kIsPacked<T>) return read_packed(p);
 #if defined(__SANITIZE_THREAD__)
-  // What the load below is on this machine, in the words that the checker knows: references are stored alone.
-  if constexpr (sizeof(T) < 8) return read<T>(p);
+  // What the load below is on this machine, in the words that the checker knows: references and leaves are
+  // stored alone.
+  if constexpr (!kIsPacked<T> && sizeof(T) < 8)
+    return __atomic_load_n(reinterpret_cast<const T*>(p), __ATOMIC_RELAXED);
   const auto* const half = reinterpret_cast<const std::uint32_t*>(p);
   return std::uint64_t{__atomic_load_n(half + 1, __ATOMIC_ACQUIRE)} << 32 |
          __atomic_load_n(half, __ATOMIC_ACQUIRE);

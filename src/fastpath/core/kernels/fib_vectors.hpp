@@ -18,7 +18,7 @@ inline Vector leaves_of(Vector read) {
   return sizeof(Leaf) == 4 ? read : both(read, splat(0xFFFF));
 }
 
-inline Vector unit_of(Vector entry) { return shift_down<33>(entry); }
+inline Vector unit_of(Vector entry) { return shift_down<32 + kKindBits>(entry); }
 
 // The word of a large node's map that holds a slot: slot / kWordSlots.
 inline Vector word_of(Vector slot) { return high_products(slot, splat_word(65536 / kWordSlots + 1)); }
@@ -36,14 +36,58 @@ inline Vector begin_of(Vector entry) {
   return shift_up<kShift>(unit_of(entry));
 }
 
+// What reads leaves: where they stand is stored for fetch(), and how far they are from the byte's begin.
+template <typename Leaf>
+class Leaves {
+ public:
+  explicit Leaves(const View& view)
+      : bits_(splat(view.leaf_bits)), mask_(splat((std::uint64_t{1} << view.leaf_bits) - 1)) {}
+  // `count` leaves behind the begin of the node, or, where they are packed, behind the `head` bits of its
+  // map.
+  void place(std::uint64_t* at, Vector& shift, Vector entry, Vector head, Vector count) const {
+    if constexpr (kIsPacked<Leaf>) {
+      const Vector bit = plus(plus(shift_up<6>(unit_of(entry)), head), low_products(count, bits_));
+      shift = both(bit, splat(7));
+      store(at, shift_down<3>(bit));
+    } else {
+      store(at, plus(begin_of<Leaf>(entry), count));
+    }
+  }
+  Vector read(const View& view, const std::uint64_t* at, Vector shift) const {
+    const Vector found = fetch<Leaf>(view.arena, at);
+    if constexpr (kIsPacked<Leaf>) return both(shift_down_by(found, shift), mask_);
+    return leaves_of<Leaf>(found);
+  }
+
+ private:
+  Vector bits_;
+  Vector mask_;
+};
+
+// A bit for each lane with a leaf that stands for a child, as lanes_equal() has it.
+inline std::uint32_t lanes_deep(Vector leaf, Vector last_deep) {
+  return lanes_equal(either(leaf, splat(kDeepLeaves - 1)), last_deep);
+}
+
+// The count of a slot's leaf among packed ones, whose node may be mini too, and the bits before the first.
+inline Vector count_packed(Vector entry, Vector slots, Vector rest, Vector marks, Vector& map_bits) {
+  const Choice large = is_large(entry);
+  const Choice mini = is_mini(entry);
+  map_bits = choose(large, splat(64 * kWords), choose(mini, splat(32), splat(64)));
+  const Vector starts = either(marks, choose(mini, splat(~std::uint64_t{0} << 32), splat(0)));
+  return count<0>(large, starts, rest, slots);
+}
+
+// IPv4 nodes are all large, but for those with packed leaves.
 template <typename Leaf>
 inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) noexcept {
-  const Vector none = splat_half(view.none), deep_leaf = splat_half(view.deep);
+  const Vector none = splat_half(view.none), last_deep = splat_half(view.deep + kDeepLeaves - 1);
+  const Leaves<Leaf> leaves(view);
   std::size_t i = 0;
   for (; i + kChunk4 <= n; i += kChunk4) {
     if (take_together4<Leaf>(view, addresses + i, out + i, missing)) continue;
-    Vector slot[kGroups4], entry[kGroups4];
+    Vector slot[kGroups4], entry[kGroups4], shift[kGroups4];
     alignas(8 * kLanes) std::uint64_t at[kChunk4];
     for (std::size_t g = 0; g < kGroups4; ++g) {
       const std::uint32_t* const first = addresses + i + kLanes * g;
@@ -54,19 +98,27 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
     }
     for (std::size_t g = 0; g < kGroups4; ++g) {
       entry[g] = fetch<std::uint64_t>(view.root4, at + kLanes * g);
-      store(at + kLanes * g, plus(unit_of(entry[g]), word_of(slot[g])));
+      const Vector word = word_of(slot[g]);
+      store(at + kLanes * g, kIsPacked<Leaf> ? marks_at(entry[g], word) : plus(unit_of(entry[g]), word));
     }
     for (std::size_t g = 0; g < kGroups4; ++g) {
       const Vector marks = fetch<std::uint64_t>(view.arena, at + kLanes * g);
       const Vector spot =
           minus_words(plus(low_products(word_of(slot[g]), splat_word(kWordSlots)), splat(63)), slot[g]);
-      store(at + kLanes * g, plus(begin_of<Leaf>(entry[g]), count_large(marks, spot)));
+      Vector map_bits = splat(0);
+      Vector counted;
+      if constexpr (kIsPacked<Leaf>) {
+        counted = count_packed(entry[g], bytes_of(slot[g], byte_pattern(0)), spot, marks, map_bits);
+      } else {
+        counted = count_large(marks, spot);
+      }
+      leaves.place(at + kLanes * g, shift[g], entry[g], map_bits, counted);
     }
     std::uint32_t deep[kGroups4];
     std::uint32_t any_deep = 0;
     for (std::size_t g = 0; g < kGroups4; ++g) {
-      const Vector leaf = leaves_of<Leaf>(fetch<Leaf>(view.arena, at + kLanes * g));
-      deep[g] = lanes_equal(leaf, deep_leaf);
+      const Vector leaf = leaves.read(view, at + kLanes * g, shift[g]);
+      deep[g] = lanes_deep(leaf, last_deep);
       any_deep |= deep[g];
       store_answers(out + i + kLanes * g, better(leaf, none, better(entry[g], none, splat(missing))));
     }
@@ -95,24 +147,27 @@ inline Vector word_at(Vector spots) {
   return bytes_of(spots, byte_pattern(0x8080'8080'8080'8001 + 2 * kNode));
 }
 
-// Where the entry of an address stands in its node.
-template <int kNode, typename Entry>
-inline Vector place_in(Vector entry, Vector head, Vector spots, Vector marks) {
-  const Vector slots = bytes_of(head, byte_pattern((3 + kNode) * 0x0101'0101'0101'0101));
-  const Vector rest = bytes_of(spots, byte_pattern(0x8080'8080'8080'8000 + 2 * kNode));
-  return plus(begin_of<Entry>(entry), count<8 / sizeof(Entry)>(is_large(entry), marks, rest, slots));
+template <int kNode>
+inline Vector slots_of(Vector head) {
+  return bytes_of(head, byte_pattern((3 + kNode) * 0x0101'0101'0101'0101));
+}
+template <int kNode>
+inline Vector rest_of(Vector spots) {
+  return bytes_of(spots, byte_pattern(0x8080'8080'8080'8000 + 2 * kNode));
 }
 
 template <typename Leaf>
 inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t* out, std::size_t n,
                   std::uint32_t missing) noexcept {
-  const Vector none = splat_half(view.none), deep_leaf = splat_half(view.deep);
+  const Vector none = splat_half(view.none), last_deep = splat_half(view.deep + kDeepLeaves - 1);
+  const Leaves<Leaf> leaves(view);
   const std::uint64_t* const pages = view.pages;
   const std::uint32_t* const root6 = view.root6;
   const std::uint8_t* const arena = view.arena;
+  const Vector deep = splat(view.deep);
   std::size_t i = 0;
   for (; i + kChunk6 <= n; i += kChunk6) {
-    Vector head[kGroups6], spots[kGroups6], entry[kGroups6], answer[kGroups6];
+    Vector head[kGroups6], spots[kGroups6], entry[kGroups6], answer[kGroups6], shift[kGroups6];
     alignas(8 * kLanes) std::uint64_t at[kChunk6];
     // The roots are small enough to be found in the first cache: no need to go step by step.
     for (std::size_t k = 0; k < kChunk6; k += 4) {
@@ -139,10 +194,44 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
       for (std::size_t g = 0; g < kGroups6; ++g) store_answers(out + i + kLanes * g, answer[g]);
       continue;
     }
-    const auto wide = [&]<int kNode>() {
+    const auto place_leaves = [&]<int kNode>() {
       for (std::size_t g = 0; g < kGroups6; ++g) {
         const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
-        store(at + kLanes * g, place_in<kNode, std::uint64_t>(entry[g], head[g], spots[g], marks));
+        Vector map_bits = splat(0);
+        Vector counted;
+        if constexpr (kIsPacked<Leaf>) {
+          counted =
+              count_packed(entry[g], slots_of<kNode>(head[g]), rest_of<kNode>(spots[g]), marks, map_bits);
+        } else {
+          counted = count<8 / sizeof(Leaf)>(is_large(entry[g]), marks, rest_of<kNode>(spots[g]),
+                                            slots_of<kNode>(head[g]));
+        }
+        leaves.place(at + kLanes * g, shift[g], entry[g], map_bits, counted);
+      }
+    };
+    const auto step = [&]<int kNode>() {
+      if constexpr (kIsPacked<Leaf>) {
+        // Where leaves stand for children, the entries of these; elsewhere one without a child.
+        Vector leaf[kGroups6];
+        place_leaves.template operator()<kNode>();
+        for (std::size_t g = 0; g < kGroups6; ++g) {
+          leaf[g] = leaves.read(view, at + kLanes * g, shift[g]);
+          const Vector child = plus(minus(unit_of(entry[g]), leaf[g]), splat(view.deep - 1));
+          store(at + kLanes * g, choose(at_least(leaf[g], deep), child, splat(kNoEntry / kUnit)));
+        }
+        for (std::size_t g = 0; g < kGroups6; ++g) {
+          const Vector below = fetch<std::uint64_t>(arena, at + kLanes * g);
+          entry[g] = choose(at_least(leaf[g], deep), below, leaf[g]);
+          answer[g] = better(entry[g], none, answer[g]);
+          store(at + kLanes * g, marks_at(entry[g], word_at<kNode + 1>(spots[g])));
+        }
+        return;
+      }
+      for (std::size_t g = 0; g < kGroups6; ++g) {
+        const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
+        const Vector counted =
+            count<1>(is_large(entry[g]), marks, rest_of<kNode>(spots[g]), slots_of<kNode>(head[g]));
+        store(at + kLanes * g, plus(begin_of<std::uint64_t>(entry[g]), counted));
       }
       for (std::size_t g = 0; g < kGroups6; ++g) {
         entry[g] = fetch<std::uint64_t>(arena, at + kLanes * g);
@@ -150,24 +239,21 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
         store(at + kLanes * g, marks_at(entry[g], word_at<kNode + 1>(spots[g])));
       }
     };
-    wide.template operator()<0>();
-    wide.template operator()<1>();
-    for (std::size_t g = 0; g < kGroups6; ++g) {
-      const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
-      store(at + kLanes * g, place_in<2, Leaf>(entry[g], head[g], spots[g], marks));
-    }
-    std::uint32_t deep[kGroups6];
+    step.template operator()<0>();
+    step.template operator()<1>();
+    place_leaves.template operator()<2>();
+    std::uint32_t below[kGroups6];
     std::uint32_t any_deep = 0;
     for (std::size_t g = 0; g < kGroups6; ++g) {
-      const Vector leaf = leaves_of<Leaf>(fetch<Leaf>(arena, at + kLanes * g));
-      deep[g] = lanes_equal(leaf, deep_leaf);
-      any_deep |= deep[g];
+      const Vector leaf = leaves.read(view, at + kLanes * g, shift[g]);
+      below[g] = lanes_deep(leaf, last_deep);
+      any_deep |= below[g];
       store_answers(out + i + kLanes * g, better(leaf, none, answer[g]));
     }
     if (any_deep == 0) continue;
     for (std::size_t g = 0; g < kGroups6; ++g) {
-      for (; deep[g] != 0; deep[g] &= deep[g] - 1) {
-        const std::size_t k = i + kLanes * g + static_cast<std::size_t>(__builtin_ctz(deep[g]) / 2);
+      for (; below[g] != 0; below[g] &= below[g] - 1) {
+        const std::size_t k = i + kLanes * g + static_cast<std::size_t>(__builtin_ctz(below[g]) / 2);
         loop6<Leaf>(view, addresses + 16 * k, out + k, 1, missing);
       }
     }

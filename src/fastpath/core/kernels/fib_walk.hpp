@@ -7,6 +7,11 @@
 inline std::uint32_t read_ref(const std::uint8_t* entry) noexcept {
   return __atomic_load_n(reinterpret_cast<const std::uint32_t*>(entry + kEntryRef), __ATOMIC_ACQUIRE);
 }
+// As are leaves, whose prefix may get another value.
+template <typename Leaf>
+inline std::uint32_t read_leaf(const std::uint8_t* entry) noexcept {
+  return __atomic_load_n(reinterpret_cast<const Leaf*>(entry), __ATOMIC_RELAXED);
+}
 inline std::uint64_t read_entry(const std::uint64_t* p) noexcept {
   return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
@@ -23,9 +28,46 @@ inline std::uint8_t settled_length(const std::uint64_t* entries, const std::uint
   }
 }
 
-// IPv4 nodes are all large; this asks no questions.
+// IPv4 nodes are all large, but for those with packed leaves; this asks no questions.
 inline Node large_node_at(const View& view, std::uint32_t ref) noexcept {
-  return {view.arena + ref_unit(ref) * kUnit, false};
+  return {view.arena + ref_unit(ref) * kUnit, 0};
+}
+
+// Leaves of 9 to 15 bits.
+struct Packed {};
+template <typename Leaf>
+inline constexpr bool kIsPacked = std::is_same_v<Leaf, Packed>;
+
+// Eight bytes from the one on in which a packed leaf begins: the others may be those of a node next to it.
+#if defined(__SANITIZE_THREAD__)
+__attribute__((no_sanitize("thread"),
+               noinline)) inline std::uint64_t read_unseen(const std::uint8_t* p) noexcept {
+  std::uint64_t value;
+  __builtin_memcpy(&value, p, sizeof value);
+  return value;
+}
+inline std::uint64_t read_packed(const std::uint8_t* p) noexcept {
+  // The checker is to see what is of the leaf, however few bits.
+  const volatile std::uint8_t* const leaf = p;
+  static_cast<void>(leaf[0] + leaf[1]);
+  return read_unseen(p);
+}
+#else
+inline std::uint64_t read_packed(const std::uint8_t* p) noexcept { return read<std::uint64_t>(p); }
+#endif
+
+inline std::uint32_t packed_leaf(const View& view, const std::uint8_t* entries,
+                                 std::size_t interval) noexcept {
+  const std::size_t bit = view.leaf_bits * interval;
+  return static_cast<std::uint32_t>(read_packed(entries + bit / 8) >> (bit % 8)) &
+         ((1u << view.leaf_bits) - 1);
+}
+
+template <typename Leaf>
+inline std::uint32_t leaf_of(const View& view, Node node, unsigned slot) noexcept {
+  if constexpr (!kIsPacked<Leaf>) return read_leaf<Leaf>(node.entry_of(slot, sizeof(Leaf)));
+  return packed_leaf(view, node.entries(),
+                     node.tiny() ? starts_below(node.starts(), slot) : marks_up_to(node.begin, slot));
 }
 
 // Walks narrow nodes from `ref`, whose slots are *bytes, keeping the last answer.
@@ -35,10 +77,10 @@ inline std::uint32_t walk_narrow(const View& view, std::uint32_t ref, const std:
   for (;;) {
     const Node node = node_at(view.arena, ref);
     const unsigned slot = *bytes++;
-    std::uint32_t leaf = read<Leaf>(node.entry_of(slot, sizeof(Leaf)));
-    if (leaf != view.deep) return leaf == view.none ? answer : leaf;
-    const std::uint8_t* const entry = child_entry(tail_of(node, sizeof(Leaf)).children, slot);
-    leaf = read<std::uint32_t>(entry);
+    std::uint32_t leaf = leaf_of<Leaf>(view, node, slot);
+    if (!is_deep(leaf, view.deep)) return leaf == view.none ? answer : leaf;
+    const std::uint8_t* const entry = child_entry(node.begin, view.deep, leaf);
+    leaf = read_leaf<std::uint32_t>(entry);
     if (leaf != view.none) answer = leaf;
     ref = read_ref(entry);
   }
@@ -47,10 +89,11 @@ inline std::uint32_t walk_narrow(const View& view, std::uint32_t ref, const std:
 template <typename Leaf>
 inline std::uint32_t find4(const View& view, std::uint32_t address) noexcept {
   const std::uint64_t entry = read_entry(view.root4 + (address >> 16));
-  const Node node = large_node_at(view, entry_ref(entry));
+  const Node node =
+      kIsPacked<Leaf> ? node_at(view.arena, entry_ref(entry)) : large_node_at(view, entry_ref(entry));
   const unsigned slot = address >> 8 & 0xFF;
-  const std::uint32_t leaf = read<Leaf>(node.entry_of(slot, sizeof(Leaf)));
-  if (__builtin_expect(leaf == view.deep, 0)) {
+  const std::uint32_t leaf = leaf_of<Leaf>(view, node, slot);
+  if (__builtin_expect(is_deep(leaf, view.deep), 0)) {
     const std::uint8_t bytes[2] = {static_cast<std::uint8_t>(slot), static_cast<std::uint8_t>(address)};
     return walk_narrow<Leaf>(view, entry_ref(entry), bytes, entry_leaf(entry));
   }
@@ -60,7 +103,7 @@ inline std::uint32_t find4(const View& view, std::uint32_t address) noexcept {
 inline std::uint64_t wide_entry(const View& view, std::uint32_t ref, unsigned slot) noexcept {
   const Node node = node_at(view.arena, ref);
   const std::uint8_t* const entry = node.entry_of(slot, 8);
-  return make_entry(read_ref(entry), read<std::uint32_t>(entry));
+  return make_entry(read_ref(entry), read_leaf<std::uint32_t>(entry));
 }
 
 template <typename Leaf>
@@ -69,15 +112,23 @@ inline std::uint32_t find6(const View& view, const std::uint8_t* address) noexce
   const std::uint32_t page = __atomic_load_n(view.root6 + (top >> 48), __ATOMIC_ACQUIRE);
   const std::uint64_t entry = read_entry(view.pages + (std::size_t{page} << 8 | (top >> 40 & 0xFF)));
   std::uint32_t answer = entry_leaf(entry);
+  if constexpr (kIsPacked<Leaf>) return walk_narrow<Leaf>(view, entry_ref(entry), address + 3, answer);
   const std::uint64_t entry24 = wide_entry(view, entry_ref(entry), top >> 32 & 0xFF);
   answer = entry_leaf(entry24) == view.none ? answer : entry_leaf(entry24);
   const std::uint64_t entry32 = wide_entry(view, entry_ref(entry24), top >> 24 & 0xFF);
   answer = entry_leaf(entry32) == view.none ? answer : entry_leaf(entry32);
   const Node node = node_at(view.arena, entry_ref(entry32));
-  const std::uint32_t leaf = read<Leaf>(node.entry_of(top >> 16 & 0xFF, sizeof(Leaf)));
-  if (__builtin_expect(leaf == view.deep, 0))
+  const std::uint32_t leaf = leaf_of<Leaf>(view, node, top >> 16 & 0xFF);
+  if (__builtin_expect(is_deep(leaf, view.deep), 0))
     return walk_narrow<Leaf>(view, entry_ref(entry32), address + 5, answer);
   return leaf == view.none ? answer : leaf;
+}
+
+// The code of a slot that has an answer, in a narrow node.
+inline unsigned code_of(const View& view, Node node, unsigned slot) noexcept {
+  const std::uint8_t* codes = nullptr;
+  if (!node.plain()) codes = tail_of(node, view.leaf_bits, view.leaf_bits).codes;
+  return codes == nullptr ? natural_code_of(node, slot) : code_at(codes, node.interval_of(slot));
 }
 
 // As walk_narrow, with the length; `level` is the number of bits above the node.
@@ -87,17 +138,14 @@ inline Match trace_narrow(const View& view, std::uint32_t ref, const std::uint8_
   for (;;) {
     const Node node = node_at(view.arena, ref);
     const unsigned slot = *bytes++;
-    const std::size_t interval = node.interval_of(slot);
-    const Tail tail = tail_of(node, sizeof(Leaf));
-    const unsigned code = code_at(tail.codes, interval);
-    std::uint32_t leaf = read<Leaf>(node.entries() + sizeof(Leaf) * interval);
-    const bool last = leaf != view.deep;
     const std::uint8_t* entry = nullptr;
+    std::uint32_t leaf = leaf_of<Leaf>(view, node, slot);
+    const bool last = !is_deep(leaf, view.deep);
     if (!last) {
-      entry = child_entry(tail.children, slot);
-      leaf = read<std::uint32_t>(entry);
+      entry = child_entry(node.begin, view.deep, leaf);
+      leaf = read_leaf<std::uint32_t>(entry);
     }
-    if (leaf != view.none) match = {leaf, static_cast<std::uint8_t>(level + code)};
+    if (leaf != view.none) match = {leaf, static_cast<std::uint8_t>(level + code_of(view, node, slot))};
     if (last) return match;
     ref = read_ref(entry);
     level += 8;
@@ -121,10 +169,11 @@ inline Match trace6(const View& view, const std::uint8_t* address) noexcept {
   std::uint64_t entry = 0;
   const std::uint8_t length = settled_length(view.pages, view.page_length, at, entry);
   Match match{entry_leaf(entry), length};
+  if constexpr (kIsPacked<Leaf>) return trace_narrow<Leaf>(view, entry_ref(entry), address + 3, 24, match);
   for (unsigned level = 24; level < 40; level += 8) {
     const Node node = node_at(view.arena, entry_ref(entry));
     const std::size_t interval = node.interval_of(address[level / 8]);
-    const unsigned code = code_at(node.entries() + 8 * node.intervals(), interval);
+    const unsigned code = code_at(node.entries() + 8 * node.intervals() + kCountBytes, interval);
     entry = wide_entry(view, entry_ref(entry), address[level / 8]);
     if (entry_leaf(entry) != view.none) match = {entry_leaf(entry), static_cast<std::uint8_t>(level + code)};
   }

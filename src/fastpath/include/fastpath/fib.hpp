@@ -15,6 +15,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -226,6 +227,8 @@ class Fib {
   std::optional<std::uint32_t> get(int family, const std::uint8_t* address, unsigned length) const;
   // All of them, later ones winning.
   void insert_many(const std::vector<Route>& routes);
+  // Those that are there; how many there were.
+  std::size_t erase_many(const std::vector<Route>& routes);
   void clear();
 
   // A table of its own with what this one holds now. It shares the nodes, and must not be written to.
@@ -267,6 +270,8 @@ class Fib {
   explicit Fib(Bare) : reserve_(0) {}
 
   struct Slots;
+  struct Parts;
+  struct Cut;
   struct Items;
   struct Answer {
     std::uint32_t leaf;
@@ -290,9 +295,12 @@ class Fib {
   static constexpr std::size_t kFirstPages = 1;
   static constexpr std::size_t kBulk = 64;  // from here on a rebuild may pay
 
-  static bool is_wide(int family, unsigned level) noexcept { return family == 6 && level < 40; }
+  bool is_wide(int family, unsigned level) const noexcept {
+    return family == 6 && level < 40 && !work_->view.packed();
+  }
   static std::uint32_t short_parent(const fib::ShortRib& rib, std::uint32_t key);
-  static std::unique_ptr<fib::State> empty_state(std::size_t reserve, std::uint32_t none, std::uint32_t deep);
+  static std::unique_ptr<fib::State> empty_state(std::size_t reserve, unsigned leaf_bits, std::uint32_t none,
+                                                 std::uint32_t deep);
 
   void start(std::unique_ptr<fib::State> next);
   void publish(std::unique_ptr<fib::State> next);
@@ -302,28 +310,31 @@ class Fib {
   void relocate(std::size_t reserve);
   std::uint32_t copy_tree(int family, unsigned level, std::uint32_t ref, const std::uint8_t* from);
   void make_room();
+  void fetch_nodes(const Route* routes, std::size_t count) const;
   void accept(std::uint32_t value);
+  void accept_all(const std::vector<Route>& routes);
   std::vector<Route> all_routes() const;
   void rebuild(const std::vector<Route>& routes, std::uint32_t value);
   void fill(const Items& items);
   template <typename Item>
   std::uint32_t build(unsigned level, const Item* begin, const Item* end);
 
-  std::size_t entry_bytes(int family, unsigned level) const noexcept;
+  std::size_t entry_bits(int family, unsigned level) const noexcept;
   std::uint32_t allocate(std::size_t size);
-  void replace(int family, unsigned level, std::uint32_t ref);
   void retire_replaced();
+  Parts parts(int family, unsigned level, std::uint32_t ref) const;
+  std::uint32_t copied(int family, const Parts& old, const Cut& cut);
+  bool is_natural(const Parts& old, const Cut& cut) const;
+  static std::size_t without_gaps(std::uint8_t* begin, std::uint8_t* entries, std::size_t count,
+                                  std::size_t child_count, const Parts& like, std::span<std::uint16_t> free);
   void decode(int family, unsigned level, std::uint32_t ref, Slots& slots) const;
   std::uint32_t encode(int family, unsigned level, const Slots& slots);
   std::uint8_t* child_slot(int family, unsigned level, std::uint32_t ref, unsigned slot) const;
   std::uint32_t child_of(int family, unsigned level, std::uint32_t ref, unsigned slot) const;
   std::uint32_t with_child(int family, unsigned level, std::uint32_t ref, unsigned slot, std::uint32_t child);
-  std::uint32_t with_value(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
-                           std::uint32_t value);
-  std::uint32_t splice(int family, unsigned level, std::uint32_t ref, unsigned base, unsigned code,
-                       const std::uint32_t* value);
   std::uint32_t put(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
                     unsigned length, std::uint32_t value, bool& added);
+  void change(const Parts& old, const Cut& cut, unsigned code, std::uint32_t value);
   std::uint32_t remove(int family, unsigned level, std::uint32_t ref, const std::uint8_t* address,
                        unsigned length, bool& removed);
   void walk(int family, unsigned level, std::uint32_t ref, std::uint8_t* address, unsigned first,

@@ -5,16 +5,21 @@
 // with a number in its top byte, so that one load and one population count answer. The number is that of the
 // starts before the word, and of the entries that the map's own bytes would hold: entries are counted from
 // the node's begin. A tiny node, of at most nine intervals, lists the starts in the bytes of one word
-// instead. Nodes never change once they are published, except for references to a child node.
+// instead; a mini node, of at most five, in half a word. Nodes never change once they are published, except
+// for values and references to child nodes.
 //
 //   IPv4   root4[bits 0..16) -> large narrow node, bits 16..24 -> (rare) large narrow node, bits 24..32
 //   IPv6   root6[bits 0..16) -> page -> entry[bits 16..24) -> wide node 24..32 -> wide node 32..40
 //          -> narrow node 40..48 -> (rare) narrow nodes down to bit 128
 //
-// A narrow node's entry is a leaf of 16 or 32 bits; the leaf `deep` says that a child node is listed behind
-// the leaves. A wide node's entry is a leaf and a reference to a child. A child that has no answer leaves the
-// one of its parent standing, so a short prefix never touches the nodes below it. A reference of 0 is a large
-// node without any answer: chains need no test for the end.
+// A narrow node's entry is a leaf. The 256 leaves from `deep` on stand for the node's children: their
+// entries, each a leaf and a reference, lie before the node's begin, the first one next to it. A wide node's
+// entry is a leaf and a reference to a child. A child that has no answer leaves the one of its parent
+// standing, so a short prefix never touches the nodes below it. A reference of 0 is a large node without any
+// answer: chains need no test for the end.
+//
+// Leaves have 32 bits, or 16 where all values allow it, or 9 to 15: then they are packed, bit by bit, no node
+// is wide, words count from 0, and the node has no codes (see fib_nodes.cpp) where its intervals tell them.
 //
 //   see: Zec, Rizzo, Mikuc, "DXR", CCR 2012 (ranges); Asai, Ohara, "Poptrie", SIGCOMM 2015 (rank by popcount)
 #pragma once
@@ -30,15 +35,24 @@ constexpr std::size_t kUnit = 8;           // nodes begin at multiples of this i
 constexpr std::size_t kWords = 5;          // of a large node's map
 constexpr unsigned kWordSlots = 56;        // slots a word
 constexpr std::size_t kTinyIntervals = 9;  // of a tiny node, at most
+constexpr std::size_t kMiniIntervals = 5;  // of a mini node, at most
+constexpr std::uint32_t kDeepLeaves = 256;
+constexpr unsigned kLeastLeafBits = 9;
+constexpr std::size_t kNoEntry =
+    184;  // where the arena has an entry without answer and child, if leaves are packed
 constexpr std::size_t kRoots = 65536;
 constexpr std::uint8_t kUnsettled = 255;  // instead of a length while its entry changes
 
-// A reference to a node: its unit in the arena, and in the lowest bit whether it is tiny.
-constexpr std::uint32_t make_ref(std::size_t unit, bool tiny) noexcept {
-  return static_cast<std::uint32_t>(unit << 1 | (tiny ? 1 : 0));
+// A reference to a node: its unit in the arena, and below what kind of node it is.
+constexpr unsigned kKindBits = 3;
+constexpr std::uint32_t kTiny = 1;
+constexpr std::uint32_t kMini = 2;   // and tiny
+constexpr std::uint32_t kPlain = 4;  // packed leaves, and nothing behind them
+constexpr std::uint32_t make_ref(std::size_t unit, std::uint32_t kind) noexcept {
+  return static_cast<std::uint32_t>(unit << kKindBits | kind);
 }
-constexpr std::size_t ref_unit(std::uint32_t ref) noexcept { return ref >> 1; }
-constexpr bool ref_tiny(std::uint32_t ref) noexcept { return (ref & 1) != 0; }
+constexpr std::size_t ref_unit(std::uint32_t ref) noexcept { return ref >> kKindBits; }
+constexpr std::size_t kMostUnits = std::size_t{1} << (32 - kKindBits);
 
 // An entry of 64 bits: the leaf below, the reference to a child above.
 constexpr std::uint64_t make_entry(std::uint32_t ref, std::uint32_t leaf) noexcept {
@@ -57,9 +71,10 @@ struct View {
   const std::uint64_t* pages = nullptr;        // 256 entries a page
   const std::uint8_t* page_length = nullptr;
   const std::uint8_t* arena = nullptr;
-  std::uint32_t none = 0;    // the leaf "no answer"
-  std::uint32_t deep = 0;    // the leaf "see the child"
-  bool short_leaves = true;  // leaves of narrow nodes have 16 bits
+  std::uint32_t none = 0;  // the leaf "no answer"
+  std::uint32_t deep = 0;  // the leaf "see the first child", a multiple of 256
+  unsigned leaf_bits = 16;
+  bool packed() const noexcept { return leaf_bits < 16; }
 };
 
 // An answer with the length of the prefix that gave it.
