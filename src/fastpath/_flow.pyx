@@ -40,6 +40,9 @@ cdef extern from "fastpath/flow_table.hpp" namespace "fastpath" nogil:
     cdef cppclass CFlowTable "fastpath::FlowTable":
         CFlowTable(const FlowOptions& options) except +
         cbool busy() noexcept
+        cbool stamps_are_old(uint64_t now_ms) noexcept
+        void renew_stamps(uint64_t now_ms) noexcept
+        void expect_fork() noexcept
         void lock_for_fork() noexcept
         void unlock_after_fork() noexcept
         void unlock_in_child() noexcept
@@ -250,6 +253,7 @@ cdef class FlowTable:
         if not self.table.get().busy():
             self.table.get().lock_for_fork()
         else:
+            self.table.get().expect_fork()
             with nogil:
                 self.table.get().lock_for_fork()
 
@@ -257,6 +261,8 @@ cdef class FlowTable:
         self.table.get().unlock_after_fork()
 
     def _unlock_in_child(self):
+        if self.objects is not None:
+            self.objects.forget_exports()
         self.table.get().unlock_in_child()
 
     cdef double clock_s(self) except? -1:
@@ -266,7 +272,11 @@ cdef class FlowTable:
         cdef double ms = (self.clock_s() - self.start_s) * 1000
         if self.latest_ms < ms < 9e18:
             self.latest_ms = ms
-        return <uint64_t> self.latest_ms
+        cdef uint64_t now_ms = <uint64_t> self.latest_ms
+        if self.table.get().stamps_are_old(now_ms):
+            with nogil:  # which waits for a writer
+                self.table.get().renew_stamps(now_ms)
+        return now_ms
 
     cdef const uint8_t* key_of(self, key, Py_buffer* view) except NULL:
         if PyBytes_CheckExact(key):
@@ -567,15 +577,19 @@ cdef class FlowTable:
         cdef vector[FlowRecord] flows
         cdef size_t i
         cdef uint64_t now_ms = self.now()
-        if self.objects is None:
-            with nogil:
+        cdef int phase = 0
+        if self.objects is not None:
+            phase = self.objects.begin_export()
+        try:
+            with nogil:  # which waits for a writer
                 self.table.get().export_to(now_ms, keys, flows)
-        else:
-            # With the GIL: an id belongs to its object until a writer gets to give it back.
-            self.table.get().export_to(now_ms, keys, flows)
             # What is allocated from here on may end other objects, and their ends may edit this table.
-            for i in range(flows.size()):
-                self.objects.hold(flows[i].value)
+            if self.objects is not None:
+                for i in range(flows.size()):
+                    self.objects.hold(flows[i].value)
+        finally:
+            if self.objects is not None:
+                self.objects.end_export(phase)
         cdef size_t n = flows.size()
         cdef cnp.ndarray packed = np.empty((n, self.options.key_size), np.uint8)
         cdef cnp.ndarray records = np.empty(n, RECORD)
@@ -716,6 +730,8 @@ cdef class FlowTable:
         cdef vector[uint32_t] gone
         cdef uint64_t now_ms = self.now()
         cdef FlowPut put
+        cdef const uint8_t* key
+        cdef const FlowRecord* flow
         cdef size_t i
         if (<object> flows).shape != (n,) or (values is None) != (self.objects is None):
             raise ValueError("this is no state of such a FlowTable")
@@ -724,15 +740,14 @@ cdef class FlowTable:
                 raise ValueError("this is no state of such a FlowTable")
             flows = flows.copy()
             flows["value"] = [self.objects.acquire(value) for value in values]
-        for i in range(n):
-            put = self.table.get().restore(
-                <const uint8_t*> cnp.PyArray_DATA(keys) + i * self.options.key_size,
-                (<const FlowRecord*> cnp.PyArray_DATA(flows))[i],
-                now_ms,
-                &gone,
-            )
-            if not put.added:
-                gone.push_back(put.previous)
+        key = <const uint8_t*> cnp.PyArray_DATA(keys)
+        flow = <const FlowRecord*> cnp.PyArray_DATA(flows)
+        with nogil:
+            for i in range(n):
+                put = self.table.get().restore(key, flow[i], now_ms, &gone)
+                if not put.added:
+                    gone.push_back(put.previous)
+                key += self.options.key_size
         self.release_all(gone)
 
     def __repr__(self):

@@ -73,6 +73,7 @@ cdef extern from "fastpath/policy.hpp" namespace "fastpath" nogil:
         size_t nbytes() except +
         cbool compiled() noexcept
         cbool reclaim() noexcept
+        void expect_fork() noexcept
         void lock_for_fork() noexcept
         void unlock_after_fork() noexcept
         void unlock_in_child() noexcept
@@ -178,6 +179,7 @@ cdef class PolicyCore:
         if self.policy.get().reclaim():
             self.policy.get().lock_for_fork()
         else:
+            self.policy.get().expect_fork()
             with nogil:
                 self.policy.get().lock_for_fork()
 
@@ -200,15 +202,25 @@ cdef class PolicyCore:
         cdef Rule4 four
         cdef Rule6 six
         cdef int has = self.fill_both(fields, &four, &six)
-        self.policy.get().reclaim()
-        self.policy.get().add(&four if has & 1 else NULL, &six if has & 2 else NULL)
+        cdef const Rule4* as4 = &four if has & 1 else NULL
+        cdef const Rule6* as6 = &six if has & 2 else NULL
+        if self.policy.get().reclaim():
+            self.policy.get().add(as4, as6)
+        else:
+            with nogil:
+                self.policy.get().add(as4, as6)
 
     def erase(self, tuple fields):
         cdef Rule4 four
         cdef Rule6 six
         cdef int has = self.fill_both(fields, &four, &six)
-        self.policy.get().reclaim()
-        self.policy.get().erase(&four if has & 1 else NULL, &six if has & 2 else NULL)
+        cdef const Rule4* as4 = &four if has & 1 else NULL
+        cdef const Rule6* as6 = &six if has & 2 else NULL
+        if self.policy.get().reclaim():
+            self.policy.get().erase(as4, as6)
+        else:
+            with nogil:
+                self.policy.get().erase(as4, as6)
 
     def replace(self, list rules):
         cdef vector[Rule4] fours
@@ -242,8 +254,11 @@ cdef class PolicyCore:
             if has & 2:
                 sixes.push_back(six)
                 six_orders.push_back(order)
-        self.policy.get().reclaim()
-        self.policy.get().move(fours, four_orders, sixes, six_orders)
+        if self.policy.get().reclaim():
+            self.policy.get().move(fours, four_orders, sixes, six_orders)
+        else:
+            with nogil:
+                self.policy.get().move(fours, four_orders, sixes, six_orders)
 
     def compile(self):
         self.policy.get().reclaim()
@@ -298,4 +313,7 @@ cdef class PolicyCore:
 
     @property
     def nbytes(self):
-        return self.policy.get().nbytes()
+        cdef size_t held
+        with nogil:  # which waits for an editor
+            held = self.policy.get().nbytes()
+        return held

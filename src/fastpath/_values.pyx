@@ -102,9 +102,17 @@ cdef class Values:
 
     cdef void release(self, uint32_t number):
         """Gives one hold of the id back."""
-        cdef uint32_t* link
         if number == 0:
             return
+        if self.slots[number].count == 1 and (self.exports[0] != 0 or self.exports[1] != 0):
+            self.slots[number].later = self.late[self.phase]  # which has the last hold from now on
+            self.late[self.phase] = number
+            return
+        self.give_back(number)
+
+    cdef void give_back(self, uint32_t number):
+        """The same, whatever is exported."""
+        cdef uint32_t* link
         self.slots[number].count -= 1
         if self.slots[number].count != 0:
             return
@@ -121,6 +129,35 @@ cdef class Values:
         self.used -= 1
         self.version += 1
         del gone
+
+    # A table that is exported without the GIL gives ids, which name their objects until its caller has the GIL
+    # again and holds them: from the first to the last of that, no Python code runs and no fork begins in this thread.
+    # An id comes late in one of two phases. The phase changes when no export of the other one is left, so that ids wait
+    # for those of their own phase alone, however many begin meanwhile.
+    cdef int begin_export(self) noexcept:
+        self.exports[self.phase] += 1
+        return self.phase
+
+    cdef void end_export(self, int phase):
+        cdef uint32_t number
+        cdef int other
+        self.exports[phase] -= 1
+        while True:
+            other = 1 - self.phase
+            if self.exports[other] != 0:
+                return
+            number = self.late[other]
+            if number != 0:
+                self.late[other] = self.slots[number].later
+                self.give_back(number)
+            elif self.late[self.phase] != 0:
+                self.phase = other
+            else:
+                return
+
+    cdef void forget_exports(self) noexcept:
+        """In the child of a fork, where the threads of exports are gone; the next one gives ids back."""
+        self.exports[0] = self.exports[1] = 0
 
     cdef void compact(self):
         """Forgets the ids that were used if none is any more."""

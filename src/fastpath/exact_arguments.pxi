@@ -254,13 +254,17 @@ cdef cnp.ndarray apart_from(cnp.ndarray array, out):
 
 
 cdef list held_objects(Values objects, vector[uint32_t]& numbers):
-    """The objects of ids that were exported under the GIL; whatever making the list sets off, the ids stay."""
+    """The objects of ids that were held once more, which this gives back."""
     cdef size_t i
-    for i in range(numbers.size()):
-        objects.hold(numbers[i])
     listed = [objects.at(numbers[i]) for i in range(numbers.size())]
     release_all(objects, numbers)
     return listed
+
+
+cdef void hold_all(Values objects, vector[uint32_t]& numbers) noexcept:
+    cdef size_t i
+    for i in range(numbers.size()):
+        objects.hold(numbers[i])
 
 
 cdef cnp.ndarray checked_out(out, size_t n):

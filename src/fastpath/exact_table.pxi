@@ -84,6 +84,8 @@ cdef class ExactTable:
         self.table.get().unlock_after_fork()
 
     def _unlock_in_child(self):
+        if self.objects is not None:
+            self.objects.forget_exports()
         self.table.get().unlock_in_child()
 
     cdef const uint8_t* key_of(self, key, Py_buffer* view) except NULL:
@@ -333,8 +335,13 @@ cdef class ExactTable:
         cdef vector[uint32_t] numbers
         if self.objects is None:
             return self.to_arrays()
-        # Under the GIL, as is giving an id back.
-        self.table.get().export_to(keys, numbers)
+        cdef int phase = self.objects.begin_export()
+        try:
+            with nogil:  # which waits for a writer
+                self.table.get().export_to(keys, numbers)
+            hold_all(self.objects, numbers)
+        finally:
+            self.objects.end_export(phase)
         listed = held_objects(self.objects, numbers)
         return rows_of(keys, self.size_of_key), listed
 

@@ -62,6 +62,7 @@ cdef class Fdb:
     cdef object clock
     cdef bint monotonic
     cdef size_t learning  # calls on their way without the GIL: ports must keep their ids
+    cdef vector[uint32_t] leaving  # ids that nothing may hold, to be looked at when no such call is
     cdef FdbLimits limits
     cdef fastpath_fdb_v1 interface
 
@@ -165,21 +166,23 @@ cdef class Fdb:
 
     cdef void forget(self, uint32_t number):
         """Takes the id of a port back if nothing holds it."""
-        if self.objects is None or self.learning != 0 or not self.objects.holds(number):
-            return
-        if not self.table.get().reclaim():  # who waited for a fork here, with the GIL, would stop it
-            return
-        if self.table.get().count_of(number) == 0:
-            self.objects.release(number)
+        if self.objects is not None and self.objects.holds(number):
+            self.leaving.push_back(number)
+            self.forget_vacated()
 
     cdef int forget_vacated(self) except -1:
         """Takes back the ids of ports that lost their last entry, unless a call on its way may use them."""
         cdef vector[uint32_t] vacated
-        cdef size_t i
+        cdef uint32_t number
+        # Who waited here for a thread that forks, with the GIL, would stop it: then the next call does this.
         if self.learning == 0 and self.table.get().has_vacated() and self.table.get().reclaim():
             vacated = self.table.get().take_vacated()
-            for i in range(vacated.size()):
-                self.forget(vacated[i])
+            self.leaving.insert(self.leaving.end(), vacated.begin(), vacated.end())
+        while not self.leaving.empty() and self.learning == 0 and self.table.get().reclaim():
+            number = self.leaving.back()
+            self.leaving.pop_back()
+            if self.objects.holds(number) and self.table.get().count_of(number) == 0:
+                self.objects.release(number)
         return 0
 
     cdef int check_port(self, port) except -1:
@@ -496,6 +499,8 @@ cdef class Fdb:
                 found = self.table.get().entries(now_s)
             for i in range(found.size()):
                 numbers.push_back(found[i].port)
+            if self.objects is not None:
+                hold_all(self.objects, numbers)
             ports = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
         finally:
             self.learned()

@@ -124,6 +124,8 @@ cdef class ForwardingTable:
         self.table.get().unlock_after_fork()
 
     def _unlock_in_child(self):
+        if self.objects is not None:
+            self.objects.forget_exports()
         self.table.get().unlock_in_child()
 
     cdef int packed(self, address, uint8_t* out) except -1:
@@ -430,11 +432,21 @@ cdef class ForwardingTable:
         cdef vector[uint8_t] any_keys
         cdef vector[uint32_t] any_numbers
         cdef size_t i
-        # Under the GIL, as is giving an id back.
-        self.table.get().pairs().export_to(keys, numbers)
-        self.table.get().any().export_to(any_keys, any_numbers)
-        cdef size_t exact = numbers.size()
-        numbers.insert(numbers.end(), any_numbers.begin(), any_numbers.end())
+        cdef size_t exact = 0
+        cdef int phase = 0
+        if self.objects is not None:
+            phase = self.objects.begin_export()
+        try:
+            with nogil:  # which waits for a writer
+                self.table.get().pairs().export_to(keys, numbers)
+                self.table.get().any().export_to(any_keys, any_numbers)
+                exact = numbers.size()
+                numbers.insert(numbers.end(), any_numbers.begin(), any_numbers.end())
+            if self.objects is not None:
+                hold_all(self.objects, numbers)
+        finally:
+            if self.objects is not None:
+                self.objects.end_export(phase)
         egresses = list(numbers) if self.objects is None else held_objects(self.objects, numbers)
         pairs = []
         for i in range(exact):

@@ -399,3 +399,35 @@ def test_an_egress_is_made_before_the_other_is_broken() -> None:
     for thread in threads:
         thread.join()
     assert misses == 0
+
+
+def test_items_hold_their_objects_while_others_write() -> None:
+    # Each egress names its destination; ids are given back and used again all the time.
+    table = ForwardingTable("ipv4")
+    numbers = np.arange(1, 500, dtype=np.uint32)
+    stop = threading.Event()
+
+    def write(turn: int) -> None:
+        while not stop.is_set():
+            turn += 2
+            table.insert_many(numbers, numbers, [(int(number), turn) for number in numbers])
+            table.insert_many(None, numbers, [(int(number), -turn) for number in numbers])
+            if turn % 8 == 0:
+                table.clear()
+
+    writers = [threading.Thread(target=write, args=(turn,)) for turn in range(2)]
+    for writer in writers:
+        writer.start()
+    wrong = [
+        (pair, egress)
+        for _ in range(60)
+        for pair, egress in table.items()
+        if egress is None or egress[0] != int(ipaddress.IPv4Address(pair[1]))
+    ]
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert not wrong
+    table.clear()
+    assert table.values is not None
+    assert [value for value in table.values if value is not None] == []

@@ -75,6 +75,13 @@ class FlowTable {
   FlowTable(const FlowTable&) = delete;
   FlowTable& operator=(const FlowTable&) = delete;
 
+  // Whether a call with this time has to bring all stamps up to date, which takes the lock: once in days.
+  bool stamps_are_old(std::uint64_t now_ms) const noexcept {
+    const std::uint64_t base = base_ms_.load(std::memory_order_relaxed);
+    return now_ms > base && now_ms - base >= kRebase;
+  }
+  void renew_stamps(std::uint64_t now_ms) { stamp(now_ms); }
+
   // Finds a live flow and notes that it was seen, with `bytes` more.
   bool find(const std::uint8_t* key, std::uint64_t now_ms, std::uint32_t bytes, std::uint32_t* value) {
     const std::uint64_t hashed = hash<0>(key);
@@ -102,10 +109,10 @@ class FlowTable {
     }
   }
 
-  // Whether a write would have to wait now.
+  // Whether a write would have to wait now, or a thread that forks is going to have the lock.
   bool busy() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
-    return !lock.owns_lock();
+    return !lock.owns_lock() || forking_.load(std::memory_order_relaxed);
   }
   // Inserts or replaces, and notes that the flow was seen. Values of flows that had to go are appended to
   // `gone`, if it is not null.
@@ -215,9 +222,16 @@ class FlowTable {
 
   // By the thread that forks, before and after: meanwhile nobody writes. In the child, where no other thread
   // is, unlock_in_child() takes the place of the latter, and forgets who waited.
+  // With the GIL held, before lock_for_fork() waits without it: from here on busy() is true. Who holds the
+  // GIL must not wait for the thread that forks, which needs the GIL to go on.
+  void expect_fork() noexcept { forking_.store(true, std::memory_order_relaxed); }
   void lock_for_fork() { lock(); }
-  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_after_fork() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
+    mutex_.unlock();
+  }
   void unlock_in_child() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
     waiting_ = 0;
     mutex_.unlock();
   }
@@ -279,8 +293,7 @@ class FlowTable {
     return age < kAhead ? age : 0;
   }
   std::uint32_t stamp(std::uint64_t now_ms) {
-    const std::uint64_t base = base_ms_.load(std::memory_order_relaxed);
-    if (now_ms > base && now_ms - base >= kRebase) [[unlikely]]
+    if (stamps_are_old(now_ms)) [[unlikely]]
       rebase(now_ms);
     return static_cast<std::uint32_t>(now_ms);
   }
@@ -894,6 +907,7 @@ class FlowTable {
   std::atomic<std::uint64_t*> own_{nullptr};
   std::atomic<std::uint64_t> base_ms_{0};
   std::mutex mutex_;
+  std::atomic<bool> forking_{false};
   std::atomic<std::uint32_t> waiting_{0};
   std::uint64_t hand_ = 0;
   std::atomic<std::size_t> size_{0};

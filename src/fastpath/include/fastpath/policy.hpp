@@ -60,18 +60,26 @@ class Policy {
     return four_.compiled() && six_.compiled();
   }
   EpochDomain& epochs() const noexcept { return epochs_; }
-  // Returns false if someone edits now: an edit would have to wait.
+  // Returns false if someone edits now, so that an edit would have to wait, or a thread that forks is going
+  // to have the lock.
   bool reclaim() {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (lock) epochs_.reclaim();
-    return lock.owns_lock();
+    return lock.owns_lock() && !forking_.load(std::memory_order_relaxed);
   }
+  // With the GIL held, before lock_for_fork() waits without it: from here on reclaim() is false. Who holds
+  // the GIL must not wait for the thread that forks, which needs the GIL to go on.
+  void expect_fork() noexcept { forking_.store(true, std::memory_order_relaxed); }
   // By the thread that forks, before and after: meanwhile nobody edits, and no compiled tree is published. In
   // the child, where no other thread is, unlock_in_child() takes the place of the latter: it forgets readers,
   // and what others were compiling.
   void lock_for_fork() { mutex_.lock(); }
-  void unlock_after_fork() noexcept { mutex_.unlock(); }
+  void unlock_after_fork() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
+    mutex_.unlock();
+  }
   void unlock_in_child() noexcept {
+    forking_.store(false, std::memory_order_relaxed);
     new (&compiling_) std::mutex;  // whoever holds it is gone
     four_.forget_compiling();
     six_.forget_compiling();
@@ -94,6 +102,7 @@ class Policy {
                    std::uint32_t* ids);
 
   mutable std::mutex mutex_;
+  std::atomic<bool> forking_{false};
   std::mutex compiling_;
   mutable EpochDomain epochs_;
   PolicyFamily<std::uint32_t> four_;
