@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from forks import in_child
+from forks import in_child, threads
 
 from fastpath import Fib
 
@@ -37,29 +37,21 @@ USED = str((1, 2, 4, 1, True))
 
 
 def test_fork_beside_a_writer() -> None:
-    fib, stop = Fib(dtype="uint32"), threading.Event()
+    fib = Fib(dtype="uint32")
 
-    def write() -> None:
-        version = 0
-        while not stop.is_set():
-            version += 1
-            fib.insert_many(MANY, np.full(len(MANY[0]), version, np.uint32))
-            fib.delete_many((MANY[0][::2], MANY[1][::2]))
+    def write(version: int) -> None:
+        fib.insert_many(MANY, np.full(len(MANY[0]), version, np.uint32))
+        fib.delete_many((MANY[0][::2], MANY[1][::2]))
 
     def check() -> str:
         _, _, versions = fib.to_arrays()
         whole = len(set(versions.tolist())) <= 1 and len(fib) in (0, len(MANY[0]), len(MANY[0]) // 2)
         return f"{whole} {use(fib)}"
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
+    with threads(write):
         for _ in range(6):
             time.sleep(0.02)
             assert in_child(check) == f"True {USED}"
-    finally:
-        stop.set()
-        writer.join()
     assert str(use(fib)) == USED
 
 
@@ -76,19 +68,19 @@ def test_fork_while_another_thread_has_a_transaction_open(waiting) -> None:
             opened.set()
             done.wait()
 
-    threads = [threading.Thread(target=change)]
-    threads[0].start()
+    others = [threading.Thread(target=change)]
+    others[0].start()
     opened.wait()
     if waiting:
-        threads.append(threading.Thread(target=lambda: fib.insert("12.0.0.0/8", "late")))
-        threads[1].start()
+        others.append(threading.Thread(target=lambda: fib.insert("12.0.0.0/8", "late")))
+        others[1].start()
         time.sleep(0.1)
     try:
         assert in_child(lambda: [hop for _, hop in fib.items()]) == "['before']"
         assert in_child(lambda: use(fib)) == USED
     finally:
         done.set()
-        for thread in threads:
+        for thread in others:
             thread.join()
     assert [hop for _, hop in fib.items()] == ["after", "new", *["late"] * waiting]
 

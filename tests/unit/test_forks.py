@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
-from forks import in_child
+from forks import SANITIZED, in_child, threads
 
 from fastpath import (
     Backend,
@@ -282,28 +281,6 @@ NOUNS = {
 }
 
 
-@contextmanager
-def threads(*loops: Any) -> Iterator[None]:
-    """Beside these, each called again and again with a number."""
-    stop = threading.Event()
-
-    def run(loop: Any) -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            loop(number)
-
-    running = [threading.Thread(target=run, args=(loop,)) for loop in loops]
-    for thread in running:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in running:
-            thread.join()
-
-
 @pytest.mark.parametrize("noun", NOUNS)
 def test_children_of_forks_beside_a_writer(noun: str) -> None:
     it: Any = NOUNS[noun]()
@@ -332,12 +309,36 @@ def test_children_of_forks_beside_writers_that_wait(noun: str) -> None:
             assert in_child(it.use) == "True"
 
 
+def describe(table: Any) -> None:
+    """Whatever of a table waits for its writers, beside look-ups."""
+    for name in ("nbytes", "evictions", "moves", "compiled"):
+        getattr(table, name, None)
+    list(table)
+    len(table)
+    repr(table)
+    copy.copy(table)
+
+
+@pytest.mark.parametrize("noun", [noun for noun in NOUNS if noun != "registry"])
+def test_forks_beside_who_waits_for_writers(noun: str) -> None:
+    """Who holds the GIL does not wait for the thread that forks, which waits for the GIL."""
+    it: Any = NOUNS[noun]()
+    it.write(1)
+    with threads(it.write, *[lambda _: describe(it.table)] * 2):
+        for turn in range(20):
+            time.sleep(0.001 * turn)
+            assert in_child(lambda: len(it.table) >= 0) == "True"
+    assert it.is_whole()
+    assert it.use()
+
+
 def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="there is no /proc here")
+@pytest.mark.skipif(SANITIZED, reason="what is freed rests in the sanitizer's quarantine")
 @pytest.mark.parametrize("noun", ["exact", "exact, wide keys", "forwarding", "policy", "balancer"])
 def test_children_free_what_readers_of_the_parent_looked_at(noun: str) -> None:
     it: Any = NOUNS[noun]()
