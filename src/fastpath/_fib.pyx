@@ -709,8 +709,8 @@ cdef class FibCore:
     cdef void routes_of(self, object prefixes, vector[Route]& routes) except *:
         cdef Route route
         cdef int named
-        if isinstance(prefixes, bytes):
-            self.routes_of_text(prefixes, routes)
+        if isinstance(prefixes, (bytes, bytearray, memoryview)):
+            self.routes_of_text(bytes(prefixes), routes)
             return
         if isinstance(prefixes, str):
             raise TypeError("expected an iterable of prefixes, or bytes with a prefix a line, not one str")
@@ -739,7 +739,7 @@ cdef class FibCore:
         Parameters
         ----------
         prefixes
-            An iterable of prefixes; ``bytes`` with a prefix a line (empty lines and lines that begin with ``#``
+            An iterable of prefixes; ``bytes`` (or what holds some) with a prefix a line (empty lines and lines that begin with ``#``
             do not count; parsed with the GIL released); or a pair of arrays, uint32[n] or uint8[n,16] addresses
             and uint8[n] lengths. Of equal prefixes the last wins. Columns (pandas, pyarrow, polars) are taken as
             :meth:`lookup_many` takes them, and columns of prefixes as str.

@@ -478,3 +478,23 @@ def test_stats(fib) -> None:
     assert (stats["ipv4"], stats["ipv6"], stats["next_hops"]) == (6, 1, 7)
     assert stats["ipv4_lengths"][16] == 2
     assert stats["nbytes"] == fib.nbytes > 0
+
+
+def test_copies_and_snapshots_of_a_class_of_its_own() -> None:
+    class Named(Fib):
+        name: str
+
+    fib = Named()
+    fib.name = "edge"
+    fib.insert("192.0.2.0/24", "a")
+    for other in (fib.copy(), fib.snapshot()):
+        assert type(other) is Named
+        assert other.name == "edge"
+        assert other["192.0.2.0/24"] == "a"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_text_in_any_bytes(kind) -> None:
+    fib = Fib(dtype="uint32")
+    assert fib.insert_many(kind(b"192.0.2.0/24\n2001:db8::/32\n"), [1, 2]) == 2
+    assert fib.delete_many(kind(b"192.0.2.0/24\n")) == 1

@@ -241,3 +241,14 @@ def test_members_that_come_back_to_the_table() -> None:
     for expected in (member, "other"):
         chosen = fib.lookup_many(ASKED, HASH)
         assert fib.values[chosen[0]] is expected
+
+
+@pytest.mark.parametrize(
+    ("hash", "error"),
+    [(-1, ValueError), (1 << 64, ValueError), (1.5, TypeError), ("x", TypeError), (None, TypeError)],
+)
+def test_hashes_that_are_none(hash, error) -> None:
+    group = NextHopGroup(["a", "b"])
+    with pytest.raises(error, match="expected a hash"):
+        group.member(hash)
+    assert group.member(np.uint64(2**64 - 1)) == group.member(2**64 - 1) == "b"

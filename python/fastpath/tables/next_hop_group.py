@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
+from operator import index
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -98,8 +99,21 @@ class NextHopGroup:
         return tuple(self.weights)
 
     def member(self, hash: int) -> Hashable:
-        """Return the next hop that a hash (an int from 0) chooses."""
-        return self.buckets[hash % len(self.buckets)]
+        """Return the next hop that a hash chooses.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The hash is no int, or not one of 0 to 2**64 - 1.
+
+        """
+        try:
+            number = index(hash)
+        except TypeError:
+            raise TypeError(f"expected a hash as int, not {type(hash).__name__}") from None
+        if not 0 <= number < 1 << 64:
+            raise ValueError(f"expected a hash from 0 to 2**64 - 1, not {number}")
+        return self.buckets[number % len(self.buckets)]
 
     def with_members(self, members: Iterable[Any] | Mapping[Any, int]) -> Regrouped:
         """Return ``(group, moved_fraction)``: one with these members that moves as few hashes as it can.
