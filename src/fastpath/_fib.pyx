@@ -739,10 +739,10 @@ cdef class FibCore:
         Parameters
         ----------
         prefixes
-            An iterable of prefixes; ``bytes`` (or what holds some) with a prefix a line (empty lines and lines that begin with ``#``
-            do not count; parsed with the GIL released); or a pair of arrays, uint32[n] or uint8[n,16] addresses
-            and uint8[n] lengths. Of equal prefixes the last wins. Columns (pandas, pyarrow, polars) are taken as
-            :meth:`lookup_many` takes them, and columns of prefixes as str.
+            An iterable of prefixes; ``bytes`` (or what holds some) with a prefix a line (empty lines and lines that
+            begin with ``#`` do not count; parsed with the GIL released); or a pair of arrays, uint32[n] or
+            uint8[n,16] addresses and uint8[n] lengths. Of equal prefixes the last wins. Columns (pandas, pyarrow,
+            polars) are taken as :meth:`lookup_many` takes them, and columns of prefixes as str.
         next_hops
             A sequence or column as long as there are prefixes; with dtype="uint32" also uint32[n].
 

@@ -405,7 +405,28 @@ cdef class FlowTable:
         return result
 
     def insert(self, key, value, *, idle_timeout_s=..., absolute_timeout_s=...):
-        """Insert a flow, or replace its value and refresh it; timeouts of its own if told."""
+        """Insert a flow, or replace the value of a known one and refresh it.
+
+        Parameters
+        ----------
+        key : bytes-like of ``key_size`` bytes
+        value : object
+            Hashable and not None; an integer with ``dtype="uint32"``.
+        idle_timeout_s, absolute_timeout_s : float or None, optional
+            The flow's own timeouts in seconds, None for none. A flow that has none of its own follows the
+            table's. Where one is told for a known flow, the other is the table's again, and its time and its
+            counters begin anew; where none is told, they stay as they are.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The key has another size, the value is none that the table takes, or a timeout is not positive.
+
+        Notes
+        -----
+        Never fails for lack of room: the idlest of a few candidates goes, and ``evictions`` counts it. Safe from
+        any thread. Cost: some hundred nanoseconds.
+        """
         cdef Py_buffer view
         cdef vector[uint32_t] gone
         cdef FlowPut put

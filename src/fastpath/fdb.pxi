@@ -211,7 +211,8 @@ cdef class Fdb:
         Returns
         -------
         bool
-            Whether the entry is new or has moved to another port.
+            Whether the entry is new or has moved to another port. False, too, where there is no room for it: all
+            entries are static, or have 65,536 ports already. In a full table a learned entry makes room.
         """
         cdef uint64_t address = mac_of(mac)
         cdef uint16_t tag = self.vlan_of(vlan)
