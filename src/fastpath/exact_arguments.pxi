@@ -2,6 +2,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_New, PyCapsule_SetContext
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -186,6 +187,12 @@ cdef cbool checked_dtype(dtype) except? True:
 
 
 cdef uint32_t checked_uint32(value, str name) except? 0:
+    cdef int overflow = 0
+    cdef long long small
+    if PyLong_CheckExact(value):  # most are
+        small = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and 0 <= small <= 0xFFFFFFFF:
+            return <uint32_t> small
     try:
         number = operator.index(value)
     except TypeError:
@@ -249,8 +256,28 @@ cdef cnp.ndarray contiguous(array):
 
 
 cdef cnp.ndarray apart_from(cnp.ndarray array, out):
-    """The array, or a copy of it if a result that is written there would overwrite it."""
-    return array.copy() if out is not None and np.may_share_memory(array, out) else array
+    """The array, or a copy of it if a result that is written there would overwrite it; both are contiguous."""
+    cdef cnp.ndarray result
+    cdef const char* read
+    cdef const char* written
+    if out is None:
+        return array
+    result = out
+    read = <const char*> cnp.PyArray_DATA(array)
+    written = <const char*> cnp.PyArray_DATA(result)
+    if read < written + cnp.PyArray_NBYTES(result) and written < read + cnp.PyArray_NBYTES(array):
+        return array.copy()
+    return array
+
+
+cdef inline bint is_plain(array, int type_number, int dimensions) noexcept:
+    """Whether it is a numpy array as the core reads it: of this type, contiguous and aligned."""
+    return (
+        cnp.PyArray_CheckExact(array)
+        and cnp.PyArray_TYPE(<cnp.ndarray> array) == type_number
+        and cnp.PyArray_NDIM(<cnp.ndarray> array) == dimensions
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> array)
+    )
 
 
 cdef list held_objects(Values objects, vector[uint32_t]& numbers):
@@ -268,8 +295,12 @@ cdef void hold_all(Values objects, vector[uint32_t]& numbers) noexcept:
 
 
 cdef cnp.ndarray checked_out(out, size_t n):
+    cdef cnp.npy_intp shape = <cnp.npy_intp> n
     if out is None:
-        return np.empty(n, np.uint32)
+        return cnp.PyArray_EMPTY(1, &shape, cnp.NPY_UINT32, 0)
+    if is_plain(out, cnp.NPY_UINT32, 1) and cnp.PyArray_DIM(<cnp.ndarray> out, 0) == shape:
+        if cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+            return out
     if not isinstance(out, np.ndarray) or out.dtype != np.uint32:
         what = f"an array of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
         raise TypeError(f"out must be uint32[{n}], got {what}")
@@ -304,6 +335,8 @@ cdef cnp.ndarray checked_uint32s(values, size_t n, str name):
 
 cdef cnp.ndarray checked_rows(rows, size_t width, str name):
     """rows as a contiguous uint8[n, width]: an array, or a sequence of bytes."""
+    if is_plain(rows, cnp.NPY_UINT8, 2) and <size_t> cnp.PyArray_DIM(<cnp.ndarray> rows, 1) == width:
+        return rows
     if isinstance(rows, np.ndarray):
         if rows.dtype != np.uint8:
             raise TypeError(f"{name} must be uint8[n, {width}], got an array of {rows.dtype}")
@@ -370,6 +403,8 @@ cdef cnp.ndarray checked_macs(macs, str name):
     cdef const uint8_t* data
     cdef uint64_t* out
     cdef Py_ssize_t i
+    if is_plain(macs, cnp.NPY_UINT64, 1):
+        return macs
     if isinstance(macs, np.ndarray):
         if macs.dtype == np.uint64:
             if macs.ndim != 1:

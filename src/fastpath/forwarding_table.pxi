@@ -338,9 +338,17 @@ cdef class ForwardingTable:
 
     cdef cnp.ndarray addresses(self, addresses, str name):
         """An address array in the form of the core."""
+        asked = self.asked_addresses(addresses, name)
+        if self.width == 8 and asked.size and int(asked.max()) >> 48:
+            return asked & np.uint64(0xFFFFFFFFFFFF)
+        return asked
+
+    cdef cnp.ndarray asked_addresses(self, addresses, str name):
+        """The same for look-ups, which mind the low 48 bits of a MAC themselves."""
         if self.width == 8:
-            macs = checked_macs(addresses, name)
-            return macs & np.uint64(0xFFFFFFFFFFFF) if macs.size and int(macs.max()) >> 48 else macs
+            return checked_macs(addresses, name)
+        if self.width == 4 and is_plain(addresses, cnp.NPY_UINT32, 1):
+            return addresses
         if isinstance(addresses, np.ndarray):
             if self.width == 4:
                 if addresses.dtype != np.uint32:
@@ -381,8 +389,8 @@ cdef class ForwardingTable:
             Ids, or the integers themselves with ``dtype="uint32"``.
         """
         cdef uint32_t missing = checked_uint32(default, "default")
-        cdef cnp.ndarray first = self.addresses(sources, "sources")
-        cdef cnp.ndarray second = self.addresses(destinations, "destinations")
+        cdef cnp.ndarray first = self.asked_addresses(sources, "sources")
+        cdef cnp.ndarray second = self.asked_addresses(destinations, "destinations")
         cdef size_t n = <size_t> cnp.PyArray_DIM(first, 0)
         if <size_t> cnp.PyArray_DIM(second, 0) != n:
             raise ValueError(f"sources and destinations differ in length: {n} and {second.shape[0]}")

@@ -50,14 +50,14 @@ void run(std::size_t size, Isa isa) {
       std::mt19937 random(static_cast<unsigned>(t));
       std::vector<std::uint8_t> keys(kBatch * size);
       std::vector<std::uint32_t> numbers(kBatch), values(kBatch);
-      std::vector<std::uint8_t> hit(kBatch);
+      std::vector<std::uint64_t> hits(kBatch / 64 + 1);
       while (!stop.load(std::memory_order_relaxed)) {
         for (std::size_t i = 0; i < kBatch; ++i) {
           numbers[i] = random() % (kStay + kChurn + kNever);
           make_key(numbers[i], keys.data() + i * size, size);
         }
-        table->find_many(keys.data(), kBatch, values.data(), 0, hit.data());
-        for (std::size_t i = 0; i < kBatch; ++i) check(numbers[i], hit[i], values[i]);
+        table->find_many(keys.data(), kBatch, values.data(), 0, hits.data());
+        for (std::size_t i = 0; i < kBatch; ++i) check(numbers[i], hits[i / 64] >> i % 64 & 1, values[i]);
         const fastpath::EpochDomain::Guard guard(table->epochs());
         for (std::size_t i = 0; i < kBatch; ++i) {
           std::uint32_t value = 0;

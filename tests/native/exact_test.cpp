@@ -1,5 +1,6 @@
 // Random histories of inserting, replacing, deleting and clearing, held against std::unordered_map after each
 // step: in the middle of growth above all.
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <string>
@@ -24,6 +25,37 @@ const std::uint8_t* bytes(const std::string& key) {
   return reinterpret_cast<const std::uint8_t*>(key.data());
 }
 
+// Few keys a call, and keys whose halves stand in two arrays, give what one call for all gave.
+void agree_in_parts(const ExactTable& table, const std::string& probes,
+                    const std::vector<std::uint32_t>& expected,
+                    const std::vector<std::uint64_t>& expected_hits, std::size_t size) {
+  std::vector<std::uint32_t> values(expected.size(), 3);
+  for (std::size_t begin = 0, n = 1; begin < values.size(); begin += n, n = n % 17 + 1) {
+    const std::size_t count = std::min(n, values.size() - begin);
+    std::uint64_t hits = ~std::uint64_t{0};
+    std::size_t found = table.find_many(bytes(probes) + begin * size, count, &values[begin], 7, &hits);
+    for (std::size_t i = 0; i < count; ++i) {
+      const bool hit = expected_hits[(begin + i) / 64] >> (begin + i) % 64 & 1;
+      CHECK((hits >> i & 1) == hit);
+      found -= hit;
+    }
+    CHECK(found == 0);
+  }
+  CHECK(values == expected);
+  if (size % 2 != 0) return;
+  std::string first, second;
+  for (std::size_t at = 0; at < probes.size(); at += size) {
+    first += probes.substr(at, size / 2);
+    second += probes.substr(at + size / 2, size / 2);
+  }
+  std::vector<std::uint64_t> hits(expected_hits.size());
+  values.assign(expected.size(), 3);
+  table.find_halves(bytes(first), bytes(second), ~std::uint64_t{0}, values.size(), values.data(), 7,
+                    hits.data());
+  CHECK(values == expected);
+  CHECK(hits == expected_hits);
+}
+
 // The whole content, by each way of reading it.
 void agree(const ExactTable& table, const Twin& twin, std::uint32_t numbers, std::size_t size) {
   CHECK(table.size() == twin.size());
@@ -38,16 +70,18 @@ void agree(const ExactTable& table, const Twin& twin, std::uint32_t numbers, std
   std::string probes;
   for (std::uint32_t number = 0; number < numbers; ++number) probes += key_of(number, size);
   values.assign(numbers, 0);
-  std::vector<std::uint8_t> hit(numbers);
-  CHECK(table.find_many(bytes(probes), numbers, values.data(), 7, hit.data()) == twin.size());
+  std::vector<std::uint64_t> hits(numbers / 64 + 1);
+  CHECK(table.find_many(bytes(probes), numbers, values.data(), 7, hits.data()) == twin.size());
   for (std::uint32_t number = 0; number < numbers; ++number) {
     const auto found = twin.find(key_of(number, size));
-    CHECK(hit[number] == (found != twin.end()));
-    CHECK(values[number] == (hit[number] ? found->second : 7));
+    const bool hit = hits[number / 64] >> number % 64 & 1;
+    CHECK(hit == (found != twin.end()));
+    CHECK(values[number] == (hit ? found->second : 7));
     std::uint32_t value = 0;
-    CHECK(table.find(bytes(probes) + number * size, &value) == hit[number]);
-    CHECK(!hit[number] || value == found->second);
+    CHECK(table.find(bytes(probes) + number * size, &value) == hit);
+    CHECK(!hit || value == found->second);
   }
+  agree_in_parts(table, probes, values, hits, size);
 }
 
 void run(std::size_t size, Isa isa, unsigned seed) {

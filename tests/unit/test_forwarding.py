@@ -111,6 +111,8 @@ def test_batches_agree_with_scalars(n: int) -> None:
     assert out.tolist() == got.tolist()
     high = sources | np.uint64(0xABCD << 48)
     assert table.lookup_many(high, destinations.tolist(), default=2**32 - 1).tolist() == got.tolist()
+    high_too = destinations | np.uint64(0xFFFF << 48)
+    assert table.lookup_many(high, high_too, default=2**32 - 1).tolist() == got.tolist()
 
 
 def test_batches_of_ip_addresses() -> None:

@@ -43,6 +43,29 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
   }
 }
 
+// The front of the key and its end, which overlap.
+template <std::size_t kRecord>
+__attribute__((no_sanitize("thread"))) inline bool same_record(const WideTable& table,
+                                                               const std::uint8_t* record,
+                                                               const std::uint8_t* key) {
+  const std::size_t end = table.key_size() - kRecord / 2;
+  if constexpr (kRecord == 32) {
+    const __m128i front = _mm_xor_si128(_mm_load_si128(reinterpret_cast<const __m128i*>(record)),
+                                        _mm_loadu_si128(reinterpret_cast<const __m128i*>(key)));
+    const __m128i back = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(record + end)),
+                                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(key + end)));
+    const __m128i differ = _mm_or_si128(front, back);
+    return _mm_testz_si128(differ, differ) != 0;
+  } else {
+    const __m256i front = _mm256_xor_si256(_mm256_load_si256(reinterpret_cast<const __m256i*>(record)),
+                                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(key)));
+    const __m256i back = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(record + end)),
+                                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(key + end)));
+    const __m256i differ = _mm256_or_si256(front, back);
+    return _mm256_testz_si256(differ, differ) != 0;
+  }
+}
+
 #include "exact_steps.hpp"
 
 #include "exact_find.hpp"
@@ -50,8 +73,14 @@ __attribute__((no_sanitize("thread"))) inline std::uint32_t match(const Bucket<K
 }  // namespace
 
 ExactKernels exact_kernels_avx2() {
-  return {find_inline<InlineTable<std::uint32_t>::Index>, find_inline<InlineTable<std::uint64_t>::Index>,
-          find_inline<InlineTable<Key16>::Index>, find_inline<Fdb::Index>, find_wide};
+  return {find_inline<InlineTable<std::uint32_t>::Index>,
+          find_inline<InlineTable<std::uint64_t>::Index>,
+          find_inline<InlineTable<Key16>::Index>,
+          find_inline<Fdb::Index>,
+          find_wide<32>,
+          find_wide<64>,
+          find_halves<InlineTable<std::uint64_t>::Index>,
+          find_halves<InlineTable<Key16>::Index>};
 }
 
 }  // namespace fastpath

@@ -171,13 +171,38 @@ inline void deliver(Value* out, const Value* values, std::uint64_t hit, std::siz
   }
 }
 
-// A record is zero after its key.
+// A record is zero after its key. One of 32 bytes is read as such: a vector of 64 from the second half of a
+// line would wait for the next line, though it wants nothing there.
+template <std::size_t kRecord>
 __attribute__((no_sanitize("thread"))) inline bool same_record(const WideTable& table,
                                                                const std::uint8_t* record,
                                                                const std::uint8_t* key) {
-  const __mmask64 bytes = ~std::uint64_t{0} >> (64 - table.key_size());
-  const __m512i stored = _mm512_maskz_loadu_epi8(bytes, record);
-  return _mm512_cmpneq_epi64_mask(stored, _mm512_maskz_loadu_epi8(bytes, key)) == 0;
+  const std::size_t size = table.key_size();
+  if constexpr (kRecord == 32) {
+    const __m256i wanted = _mm256_maskz_loadu_epi8(~std::uint32_t{0} >> (32 - size), key);
+    const __m256i stored = _mm256_load_si256(reinterpret_cast<const __m256i*>(record));
+    return _mm256_cmpneq_epi64_mask(stored, wanted) == 0;
+  } else {
+    const __m512i wanted = _mm512_maskz_loadu_epi8(~std::uint64_t{0} >> (64 - size), key);
+    return _mm512_cmpneq_epi64_mask(_mm512_load_si512(record), wanted) == 0;
+  }
+}
+
+inline void join_row(const std::uint8_t* first, const std::uint8_t* second, std::uint64_t mask, Key16* keys) {
+  const __m512i low = _mm512_and_si512(_mm512_loadu_si512(first), every(mask));
+  const __m512i high = _mm512_and_si512(_mm512_loadu_si512(second), every(mask));
+  const __m512i front = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
+  const __m512i back = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+  _mm512_store_si512(keys, _mm512_permutex2var_epi64(low, front, high));
+  _mm512_store_si512(keys + 4, _mm512_permutex2var_epi64(low, back, high));
+}
+inline void join_row(const std::uint8_t* first, const std::uint8_t* second, std::uint32_t mask,
+                     std::uint64_t* keys) {
+  const __m512i low = _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(first)));
+  const __m512i high = _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(second)));
+  const __m512i both = _mm512_or_si512(low, _mm512_slli_epi64(high, 32));
+  const std::uint64_t wanted = mask | std::uint64_t{mask} << 32;
+  _mm512_store_si512(keys, _mm512_and_si512(both, every(wanted)));
 }
 
 #include "exact_find.hpp"
@@ -185,8 +210,14 @@ __attribute__((no_sanitize("thread"))) inline bool same_record(const WideTable& 
 }  // namespace
 
 ExactKernels exact_kernels_avx512() {
-  return {find_inline<InlineTable<std::uint32_t>::Index>, find_inline<InlineTable<std::uint64_t>::Index>,
-          find_inline<InlineTable<Key16>::Index>, find_inline<Fdb::Index>, find_wide};
+  return {find_inline<InlineTable<std::uint32_t>::Index>,
+          find_inline<InlineTable<std::uint64_t>::Index>,
+          find_inline<InlineTable<Key16>::Index>,
+          find_inline<Fdb::Index>,
+          find_wide<32>,
+          find_wide<64>,
+          find_halves<InlineTable<std::uint64_t>::Index>,
+          find_halves<InlineTable<Key16>::Index>};
 }
 
 }  // namespace fastpath

@@ -19,13 +19,24 @@ inline std::uint32_t match(const Bucket<Key, Value>& line, const Key& key) {
 
 #include "exact_steps.hpp"
 
+template <std::size_t kRecord>
+inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
+  return table.same(record, key);
+}
+
 #include "exact_find.hpp"
 
 }  // namespace
 
 ExactKernels exact_kernels_scalar() {
-  return {find_inline<InlineTable<std::uint32_t>::Index>, find_inline<InlineTable<std::uint64_t>::Index>,
-          find_inline<InlineTable<Key16>::Index>, find_inline<Fdb::Index>, find_wide};
+  return {find_inline<InlineTable<std::uint32_t>::Index>,
+          find_inline<InlineTable<std::uint64_t>::Index>,
+          find_inline<InlineTable<Key16>::Index>,
+          find_inline<Fdb::Index>,
+          find_wide<32>,
+          find_wide<64>,
+          find_halves<InlineTable<std::uint64_t>::Index>,
+          find_halves<InlineTable<Key16>::Index>};
 }
 
 }  // namespace fastpath

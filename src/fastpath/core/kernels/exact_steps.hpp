@@ -42,6 +42,11 @@ inline void deliver(Value* out, const Value* values, std::uint64_t hit, std::siz
   }
 }
 
-inline bool same_record(const WideTable& table, const std::uint8_t* record, const std::uint8_t* key) {
-  return table.same(record, key);
+template <typename Key>
+inline void join_row(const std::uint8_t* first, const std::uint8_t* second, HalfOf<Key> mask, Key* keys) {
+  constexpr std::size_t kHalf = sizeof(HalfOf<Key>);
+  for (std::size_t i = 0; i < 8; ++i) {
+    keys[i] = join_halves(load_key<HalfOf<Key>>(first + i * kHalf, kHalf) & mask,
+                          load_key<HalfOf<Key>>(second + i * kHalf, kHalf) & mask);
+  }
 }

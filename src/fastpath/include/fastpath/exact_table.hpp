@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -36,10 +37,15 @@ class ExactTable {
   virtual ~ExactTable() = default;
 
   virtual bool find(const std::uint8_t* key, std::uint32_t* value) const noexcept = 0;
-  // keys: n * key_size bytes. Returns the number of hits; misses are `missing`, and `hit`, if it is not null,
-  // says which are which. Holds a guard.
+  // keys: n * key_size bytes. Returns the number of hits; misses are `missing`, and `hits`, if it is not
+  // null, has one bit a key, 64 in each word, that says which are which. Holds a guard.
   virtual std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values,
-                                std::uint32_t missing, std::uint8_t* hit = nullptr) const noexcept = 0;
+                                std::uint32_t missing, std::uint64_t* hits = nullptr) const noexcept = 0;
+  // The same for keys whose halves stand in two arrays. Of halves that are words, of 4 or 8 bytes, only the
+  // bits of `mask` count.
+  virtual std::size_t find_halves(const std::uint8_t* first, const std::uint8_t* second, std::uint64_t mask,
+                                  std::size_t n, std::uint32_t* values, std::uint32_t missing,
+                                  std::uint64_t* hits = nullptr) const noexcept = 0;
   // Returns whether the key is new; if not, `previous` gets the value it had.
   virtual bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) = 0;
   // The same for many, later ones winning. `previous` may be null; new keys leave 0 there, and those that an
@@ -121,6 +127,26 @@ class ExactTable {
     while (waiting_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
   }
   virtual bool erase_locked(const std::uint8_t* key, std::uint32_t* previous) = 0;
+  // find_halves() by way of a copy.
+  std::size_t find_joined(const std::uint8_t* first, const std::uint8_t* second, std::size_t n,
+                          std::uint32_t* values, std::uint32_t missing, std::uint64_t* hits) const noexcept {
+    constexpr std::size_t kBlock = 512;
+    std::uint8_t keys[kBlock * kMaxKeySize];
+    const std::size_t half = key_size_ / 2;
+    std::size_t found = 0;
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+      const std::size_t count = std::min(kBlock, n - begin);
+      const auto join = [&](std::size_t bytes) {
+        for (std::size_t i = 0; i < count; ++i) {
+          std::memcpy(keys + 2 * bytes * i, first + bytes * (begin + i), bytes);
+          std::memcpy(keys + 2 * bytes * i + bytes, second + bytes * (begin + i), bytes);
+        }
+      };
+      half == 16 ? join(16) : join(half);  // a copy of known size is no call
+      found += find_many(keys, count, values + begin, missing, hits == nullptr ? nullptr : hits + begin / 64);
+    }
+    return found;
+  }
 
   ExactTable(std::size_t key_size, std::uint64_t seed) : key_size_(key_size), seed_(seed) {}
   const std::size_t key_size_;
@@ -160,13 +186,27 @@ inline std::uint64_t hash_key(const Key& key, std::uint64_t seed) noexcept {
   return xxh3_64(&key, sizeof(Key), seed);
 }
 
+// Half of a key of 8 or of 16 bytes, and the key of two halves.
+template <typename Key>
+using HalfOf = std::conditional_t<sizeof(Key) == 16, std::uint64_t, std::uint32_t>;
+inline std::uint64_t join_halves(std::uint32_t first, std::uint32_t second) noexcept {
+  return first | std::uint64_t{second} << 32;
+}
+inline Key16 join_halves(std::uint64_t first, std::uint64_t second) noexcept { return {first, second}; }
+
 // A batch of look-ups in an index whose entries are hashed by hash_key(): n keys of key_size bytes each, as
-// load_key() reads them. Returns the number of hits; misses are `missing`, and `hit`, if it is not null, says
-// which are which. The caller holds a guard.
+// load_key() reads them. Returns the number of hits; misses are `missing`, and `hits`, if it is not null,
+// says which are which. The caller holds a guard.
 template <typename Index>
 using FindBatch = std::size_t (*)(const Index& index, std::uint64_t seed, const std::uint8_t* keys,
                                   std::size_t key_size, std::size_t n, typename Index::Entry* values,
-                                  typename Index::Entry missing, std::uint8_t* hit);
+                                  typename Index::Entry missing, std::uint64_t* hits);
+// The same for keys in halves.
+template <typename Index>
+using FindHalves = std::size_t (*)(const Index& index, std::uint64_t seed, const std::uint8_t* first,
+                                   const std::uint8_t* second, std::uint64_t mask, std::size_t n,
+                                   typename Index::Entry* values, typename Index::Entry missing,
+                                   std::uint64_t* hits);
 
 // Keys of up to 16 bytes, in the bucket.
 template <typename Key>
@@ -174,8 +214,12 @@ class InlineTable final : public ExactTable {
  public:
   using Index = BucketIndex<Key, std::uint32_t, InlineTable>;
 
-  InlineTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindBatch<Index> find_batch)
-      : ExactTable(key_size, seed), find_batch_(find_batch), index_(*this, epochs_, capacity) {}
+  InlineTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindBatch<Index> find_batch,
+              FindHalves<Index> find_halves)
+      : ExactTable(key_size, seed),
+        find_batch_(find_batch),
+        find_halves_(find_halves),
+        index_(*this, epochs_, capacity) {}
 
   std::uint64_t hash_of(const Key& key, std::uint32_t) const noexcept { return hash_key(key, seed_); }
 
@@ -184,9 +228,17 @@ class InlineTable final : public ExactTable {
     return index_.get(hash_key(wanted, seed_), wanted, value);
   }
   std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values, std::uint32_t missing,
-                        std::uint8_t* hit) const noexcept override {
+                        std::uint64_t* hits) const noexcept override {
     const EpochDomain::Guard guard(epochs_);
-    return find_batch_(index_, seed_, keys, key_size_, n, values, missing, hit);
+    return find_batch_(index_, seed_, keys, key_size_, n, values, missing, hits);
+  }
+  std::size_t find_halves(const std::uint8_t* first, const std::uint8_t* second, std::uint64_t mask,
+                          std::size_t n, std::uint32_t* values, std::uint32_t missing,
+                          std::uint64_t* hits) const noexcept override {
+    if (find_halves_ == nullptr || key_size_ != sizeof(Key))
+      return find_joined(first, second, n, values, missing, hits);
+    const EpochDomain::Guard guard(epochs_);
+    return find_halves_(index_, seed_, first, second, mask, n, values, missing, hits);
   }
   bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
     const Turn turn(*this);
@@ -257,6 +309,7 @@ class InlineTable final : public ExactTable {
   }
 
   const FindBatch<Index> find_batch_;
+  const FindHalves<Index> find_halves_;
   mutable Index index_;  // export_to() walks it under the lock
 };
 
@@ -349,7 +402,7 @@ class WideTable final : public ExactTable {
  public:
   using Index = BucketIndex<std::uint32_t, WideEntry, WideTable>;
   using FindMany = std::size_t (*)(const WideTable&, const std::uint8_t*, std::size_t, std::uint32_t*,
-                                   std::uint32_t, std::uint8_t*);
+                                   std::uint32_t, std::uint64_t*);
 
   WideTable(std::size_t key_size, std::size_t capacity, std::uint64_t seed, FindMany find_many)
       : ExactTable(key_size, seed),
@@ -358,10 +411,15 @@ class WideTable final : public ExactTable {
         records_(key_size <= 32 ? 32 : 64),
         index_(*this, epochs_, capacity) {}
 
+  // For who knows already how large a record is.
+  template <std::size_t kRecord>
   std::uint64_t hash(const std::uint8_t* key) const noexcept {
-    const std::uint64_t mixed = key_size_ <= 32 ? hash_detail::xxh3_17to32(key, key_size_, seed_)
-                                                : hash_detail::xxh3_33to64(key, key_size_, seed_);
+    const std::uint64_t mixed = kRecord == 32 ? hash_detail::xxh3_17to32(key, key_size_, seed_)
+                                              : hash_detail::xxh3_33to64(key, key_size_, seed_);
     return hash_of(tag(mixed), {});
+  }
+  std::uint64_t hash(const std::uint8_t* key) const noexcept {
+    return key_size_ <= 32 ? hash<32>(key) : hash<64>(key);
   }
   static std::uint32_t tag(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash >> 32); }
   std::uint64_t hash_of(std::uint32_t tag, WideEntry) const noexcept { return std::uint64_t{tag} << 32; }
@@ -386,9 +444,14 @@ class WideTable final : public ExactTable {
     });
   }
   std::size_t find_many(const std::uint8_t* keys, std::size_t n, std::uint32_t* values, std::uint32_t missing,
-                        std::uint8_t* hit) const noexcept override {
+                        std::uint64_t* hits) const noexcept override {
     const EpochDomain::Guard guard(epochs_);
-    return find_many_(*this, keys, n, values, missing, hit);
+    return find_many_(*this, keys, n, values, missing, hits);
+  }
+  std::size_t find_halves(const std::uint8_t* first, const std::uint8_t* second, std::uint64_t, std::size_t n,
+                          std::uint32_t* values, std::uint32_t missing,
+                          std::uint64_t* hits) const noexcept override {
+    return find_joined(first, second, n, values, missing, hits);
   }
   bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) override {
     const Turn turn(*this);
@@ -495,7 +558,10 @@ struct ExactKernels {
   FindBatch<InlineTable<std::uint64_t>::Index> find8;
   FindBatch<InlineTable<Key16>::Index> find16;
   FindBatch<BucketIndex<std::uint64_t, std::uint64_t, Fdb>> find_station;
-  WideTable::FindMany find_wide;
+  WideTable::FindMany find_wide32;  // records of 32 bytes
+  WideTable::FindMany find_wide64;
+  FindHalves<InlineTable<std::uint64_t>::Index> find_halves8;
+  FindHalves<InlineTable<Key16>::Index> find_halves16;
 };
 ExactKernels exact_kernels(Isa isa);
 ExactKernels exact_kernels_scalar();

@@ -21,6 +21,7 @@ class ForwardingTable {
  public:
   ForwardingTable(std::size_t address_size, std::size_t capacity, std::uint64_t seed)
       : size_(address_size),
+        mask_(address_size == 8 ? 0xFFFFFFFFFFFF : ~std::uint64_t{0}),
         pairs_(ExactTable::make(2 * address_size, capacity, seed)),
         any_(ExactTable::make(address_size, 0, seed)),
         learned_(0, PairHash{seed}) {}
@@ -98,15 +99,19 @@ class ForwardingTable {
       if (!moved_since(erased)) return false;
     }
   }
+  // The same for many. Of a MAC the low 48 bits count.
   void find_many(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
                  std::uint32_t* egress, std::uint32_t missing) const noexcept {
-    switch (size_) {
-      case 4:
-        return find_blocks<4>(sources, destinations, n, egress, missing);
-      case 8:
-        return find_blocks<8>(sources, destinations, n, egress, missing);
-      default:
-        return find_blocks<16>(sources, destinations, n, egress, missing);
+    constexpr std::size_t kBlock = 4096;
+    std::uint64_t hits[kBlock / 64];
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+      const std::size_t count = std::min(kBlock, n - begin);
+      const std::uint8_t* from = sources + size_ * begin;
+      const std::uint8_t* to = destinations + size_ * begin;
+      const std::uint64_t erased = any_erased_.load(std::memory_order_acquire);
+      const std::size_t found = pairs_->find_halves(from, to, mask_, count, egress + begin, missing, hits);
+      if (found == count || (any_->size() == 0 && !moved_since(erased))) continue;
+      find_any(from, to, count, egress + begin, missing, hits, erased);
     }
   }
   void clear(std::vector<std::uint32_t>* gone) {
@@ -172,47 +177,49 @@ class ForwardingTable {
     return any_erased_.load(std::memory_order_relaxed) != erased;
   }
 
-  template <std::size_t kSize>
-  void find_blocks(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
-                   std::uint32_t* egress, std::uint32_t missing) const noexcept {
-    constexpr std::size_t kBlock = 512;
-    alignas(64) std::uint8_t keys[kBlock * 2 * kSize];
-    std::uint8_t hit[kBlock];
-    std::uint16_t missed[kBlock];
-    std::uint32_t found[kBlock];
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-      const std::size_t count = std::min(kBlock, n - begin);
-      for (std::size_t i = 0; i < count; ++i) {
-        std::memcpy(keys + 2 * kSize * i, sources + kSize * (begin + i), kSize);
-        std::memcpy(keys + 2 * kSize * i + kSize, destinations + kSize * (begin + i), kSize);
-      }
-      const std::uint64_t erased = any_erased_.load(std::memory_order_acquire);
-      const std::size_t hits = pairs_->find_many(keys, count, egress + begin, missing, hit);
-      if (hits == count || (any_->size() == 0 && !moved_since(erased))) continue;
+  // The rest of find_many(): those of a block whose pair is unknown.
+  void find_any(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
+                std::uint32_t* egress, std::uint32_t missing, const std::uint64_t* hits,
+                std::uint64_t erased) const noexcept {
+    constexpr std::size_t kPart = 1024;
+    std::uint16_t missed[kPart];
+    std::uint8_t keys[kPart * 16];
+    std::uint32_t found[kPart];
+    std::uint64_t any_hits[kPart / 64];
+    for (std::size_t begin = 0; begin < n; begin += kPart) {
+      const std::size_t end = std::min(begin + kPart, n);
       std::size_t left = 0;
-      for (std::size_t i = 0; i < count; ++i) {
+      for (std::size_t i = begin; i < end; ++i) {
         missed[left] = static_cast<std::uint16_t>(i);
-        left += !hit[i];
+        left += ~hits[i / 64] >> i % 64 & 1;
       }
-      for (std::size_t i = 0; i < left; ++i) {
-        std::memcpy(keys + kSize * i, destinations + kSize * (begin + missed[i]), kSize);
-      }
-      const std::size_t any_hits = any_->find_many(keys, left, found, missing, hit);
-      for (std::size_t i = 0; i < left; ++i) egress[begin + missed[i]] = found[i];
-      if (any_hits == left || !moved_since(erased)) continue;
+      for (std::size_t i = 0; i < left; ++i) copy_address(keys + size_ * i, destinations + size_ * missed[i]);
+      const std::size_t any_found = any_->find_many(keys, left, found, missing, any_hits);
+      for (std::size_t i = 0; i < left; ++i) egress[missed[i]] = found[i];
+      if (any_found == left || !moved_since(erased)) continue;
       const EpochDomain::Guard pairs_guard(pairs_->epochs());
       const EpochDomain::Guard any_guard(any_->epochs());
       for (std::size_t i = 0; i < left; ++i) {
-        const std::size_t at = begin + missed[i];
-        if (!hit[i] && !find(sources + kSize * at, destinations + kSize * at, egress + at))
-          egress[at] = missing;
+        if ((any_hits[i / 64] >> i % 64 & 1) != 0) continue;
+        std::uint8_t source[16];
+        copy_address(source, sources + size_ * missed[i]);
+        if (!find(source, keys + size_ * i, egress + missed[i])) egress[missed[i]] = missing;
       }
+    }
+  }
+  void copy_address(std::uint8_t* to, const std::uint8_t* from) const noexcept {
+    if (size_ == 8) {
+      const std::uint64_t mac = hash_detail::load64(from) & mask_;
+      std::memcpy(to, &mac, 8);
+    } else {
+      std::memcpy(to, from, size_);
     }
   }
 
   static constexpr std::size_t kTurn = 1024;  // pairs that a batch puts before others may write
 
   const std::size_t size_;
+  const std::uint64_t mask_;  // of what counts of an address that is a word
   std::atomic<std::uint64_t> any_erased_{0};
   const std::unique_ptr<ExactTable> pairs_;
   const std::unique_ptr<ExactTable> any_;
