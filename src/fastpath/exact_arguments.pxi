@@ -91,6 +91,9 @@ cdef extern from "fastpath/forwarding_table.hpp" namespace "fastpath" nogil:
             const uint8_t* sources, const uint8_t* destinations, const uint32_t* egress, size_t n, uint32_t* previous
         ) except +raise_python_error
         cbool erase(const uint8_t* source, const uint8_t* destination, uint32_t* previous) noexcept
+        size_t erase_many(
+            const uint8_t* sources, const uint8_t* destinations, size_t n, vector[uint32_t]* gone
+        ) except +raise_python_error
         cbool get(const uint8_t* source, const uint8_t* destination, uint32_t* egress) noexcept
         cbool find(const uint8_t* source, const uint8_t* destination, uint32_t* egress) noexcept
         void find_many(

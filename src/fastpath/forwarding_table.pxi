@@ -48,6 +48,17 @@ cdef extern from *:
 _KINDS = {"mac": 8, "ipv4": 4, "ipv6": 16}
 
 
+cdef tuple without_none(sources):
+    """Sources without those that are None, and ``bool[n]`` of which ones are not; None if all are not."""
+    if isinstance(sources, (np.ndarray, str, bytes, bytearray)) or not hasattr(sources, "__iter__"):
+        return sources, None
+    listed = list(sources)
+    if not any(source is None for source in listed):
+        return listed, None
+    named = np.fromiter((source is not None for source in listed), bool, len(listed))
+    return [source for source in listed if source is not None], named
+
+
 cdef class ForwardingTable:
     """(source, destination) -> egress: the exact pair first, then any source.
 
@@ -237,11 +248,7 @@ cdef class ForwardingTable:
         named = None
         first = None
         if sources is not None:
-            if not isinstance(sources, (np.ndarray, str, bytes, bytearray)) and hasattr(sources, "__iter__"):
-                sources = list(sources)
-                if any(source is None for source in sources):
-                    named = np.array([source is not None for source in sources], bool)
-                    sources = [source for source in sources if source is not None]
+            sources, named = without_none(sources)
             first = self.addresses(sources, "sources")
             given = len(first) if named is None else len(named)
             if given != len(second):
@@ -304,6 +311,52 @@ cdef class ForwardingTable:
             raise KeyError((source, destination))
         if self.objects is not None:
             self.objects.release(previous)
+
+    def delete_many(self, sources, destinations):
+        """Remove exactly those of the entries that are there.
+
+        Parameters
+        ----------
+        sources : array of n addresses, sequence of addresses or None, or None
+            None: the entry for any source.
+        destinations : array of n addresses, or sequence of them
+            All are checked before the first entry is removed.
+
+        Returns
+        -------
+        int
+            How many were there.
+        """
+        second = self.addresses(destinations, "destinations")
+        named = None
+        first = None
+        if sources is not None:
+            sources, named = without_none(sources)
+            first = self.addresses(sources, "sources")
+            given = len(first) if named is None else len(named)
+            if given != len(second):
+                raise ValueError(f"sources and destinations differ in length: {given} and {len(second)}")
+        if named is None:
+            return self.erase_group(first, second)
+        return self.erase_group(first, second[named]) + self.erase_group(None, second[~named])
+
+    cdef size_t erase_group(self, cnp.ndarray sources, cnp.ndarray destinations) except? 0:
+        cdef const uint8_t* from_ = NULL
+        cdef const uint8_t* to = <const uint8_t*> cnp.PyArray_DATA(destinations)
+        cdef size_t n = <size_t> cnp.PyArray_DIM(destinations, 0)
+        cdef vector[uint32_t] gone
+        cdef vector[uint32_t]* noting = NULL
+        cdef size_t removed
+        if sources is not None:
+            from_ = <const uint8_t*> cnp.PyArray_DATA(sources)
+        if self.objects is not None:
+            noting = &gone
+        self.table.get().reclaim()
+        with nogil:
+            removed = self.table.get().erase_many(from_, to, n, noting)
+        if noting != NULL:
+            release_all(self.objects, gone)
+        return removed
 
     cdef bint find_exactly(self, source, destination, uint32_t* egress) except -1:
         cdef uint8_t from_[16]
@@ -376,8 +429,10 @@ cdef class ForwardingTable:
 
         Parameters
         ----------
-        sources, destinations : arrays of n addresses, or sequences of them
-            MAC: ``uint64[n]`` (low 48 bits) or ``uint8[n, 6]``; IPv4: ``uint32[n]``; IPv6: ``uint8[n, 16]``.
+        sources : array of n addresses, sequence of addresses or None, or None
+            MAC: ``uint64[n]`` (low 48 bits) or ``uint8[n, 6]``; IPv4: ``uint32[n]``; IPv6: ``uint8[n, 16]``. None,
+            as in :meth:`lookup`: only entries for any source match.
+        destinations : array of n addresses, or sequence of them
         out : ndarray of uint32, shape (n,), optional
             Reused for the result.
         default : int, default 0
@@ -389,22 +444,50 @@ cdef class ForwardingTable:
             Ids, or the integers themselves with ``dtype="uint32"``.
         """
         cdef uint32_t missing = checked_uint32(default, "default")
-        cdef cnp.ndarray first = self.asked_addresses(sources, "sources")
-        cdef cnp.ndarray second = self.asked_addresses(destinations, "destinations")
-        cdef size_t n = <size_t> cnp.PyArray_DIM(first, 0)
-        if <size_t> cnp.PyArray_DIM(second, 0) != n:
-            raise ValueError(f"sources and destinations differ in length: {n} and {second.shape[0]}")
-        cdef cnp.ndarray result = checked_out(out, n)
-        first, second = apart_from(first, out), apart_from(second, out)
-        cdef const uint8_t* from_ = <const uint8_t*> cnp.PyArray_DATA(first)
-        cdef const uint8_t* to = <const uint8_t*> cnp.PyArray_DATA(second)
+        cdef cnp.ndarray first = None
+        cdef cnp.ndarray second
+        cdef cnp.ndarray result
+        cdef size_t given = 0
+        cdef size_t n
+        named = None
+        if sources is not None:
+            if not cnp.PyArray_Check(sources):
+                sources, named = without_none(sources)
+            first = self.asked_addresses(sources, "sources")
+            given = <size_t> cnp.PyArray_DIM(first, 0) if named is None else len(named)
+        second = self.asked_addresses(destinations, "destinations")
+        n = <size_t> cnp.PyArray_DIM(second, 0)
+        if sources is not None and given != n:
+            raise ValueError(f"sources and destinations differ in length: {given} and {n}")
+        result = checked_out(out, n)
+        if named is not None:
+            by_pair = np.empty(len(first), np.uint32)
+            by_destination = np.empty(n - len(first), np.uint32)
+            self.find_group(first, second[named], by_pair, missing)
+            self.find_group(None, second[~named], by_destination, missing)
+            result[named] = by_pair
+            result[~named] = by_destination
+            return result
+        if first is not None:
+            first = apart_from(first, out)
+        self.find_group(first, apart_from(second, out), result, missing)
+        return result
+
+    cdef int find_group(
+        self, cnp.ndarray sources, cnp.ndarray destinations, cnp.ndarray result, uint32_t missing
+    ) except -1:
+        cdef const uint8_t* from_ = NULL
+        cdef const uint8_t* to = <const uint8_t*> cnp.PyArray_DATA(destinations)
         cdef uint32_t* egress = <uint32_t*> cnp.PyArray_DATA(result)
+        cdef size_t n = <size_t> cnp.PyArray_DIM(result, 0)
+        if sources is not None:
+            from_ = <const uint8_t*> cnp.PyArray_DATA(sources)
         if n < RELEASE_KEYS:
             self.table.get().find_many(from_, to, n, egress, missing)
         else:
             with nogil:
                 self.table.get().find_many(from_, to, n, egress, missing)
-        return result
+        return 0
 
     def __getitem__(self, pair):
         cdef uint32_t egress = 0

@@ -14,6 +14,7 @@ from fastpath import ExactTable, Fdb, ForwardingTable
 from fastpath.reference import exact as reference
 
 SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None)
+PAIRS = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 9)), st.integers(0, 9)), max_size=12)
 VALUES = st.one_of(st.integers(0, 5), st.text(max_size=2), st.just(()), st.none(), st.just([]))
 
 
@@ -127,8 +128,43 @@ class ForwardingMachine(RuleBasedStateMachine):
         pair = self.address(s), self.address(d)
         both(lambda: self.compiled.delete(*pair), lambda: self.twin.delete(*pair))
 
+    @rule(pairs=PAIRS, value=st.integers(0, 5))
+    def insert_many(self, pairs: list[tuple[int | None, int]], value: int) -> None:
+        before = len(self.twin)
+        for i, (s, d) in enumerate(pairs):
+            self.twin.insert(self.address(s), self.address(d), value + i)
+        values = list(range(value, value + len(pairs)))
+        assert self.compiled.insert_many(*self.columns(pairs), values) == len(self.twin) - before
+
+    @rule(pairs=PAIRS)
+    def delete_many(self, pairs: list[tuple[int | None, int]]) -> None:
+        columns = self.columns(pairs)
+        both(lambda: self.compiled.delete_many(*columns), lambda: self.twin.delete_many(*columns))
+
+    def columns(self, pairs: list[tuple[int | None, int]]) -> tuple[list[Any] | None, list[Any]]:
+        """Sources and destinations; None for the sources if all are None."""
+        sources = [self.address(s) for s, _ in pairs]
+        named = any(source is not None for source in sources)
+        return sources if named else None, [self.address(d) for _, d in pairs]
+
+    def agree_without_sources(self) -> None:
+        destinations = [self.address(i) for i in range(10)]
+        expected = self.twin.lookup_many(None, destinations)
+        assert [self.compiled.lookup(None, d) for d in destinations] == expected
+        sources = [None, self.address(1)] * 5
+        mixed = self.twin.lookup_many(sources, destinations)
+        for numbers, wanted in (
+            (self.compiled.lookup_many(None, destinations), expected),
+            (self.compiled.lookup_many(sources, destinations), mixed),
+        ):
+            if self.compiled.values is None:
+                assert numbers.tolist() == [value or 0 for value in wanted]
+            else:
+                assert self.compiled.values[numbers] == wanted
+
     @invariant()
     def agree(self) -> None:
+        self.agree_without_sources()
         sources = [self.address(i) for i in range(10) for _ in range(10)]
         destinations = [self.address(i) for _ in range(10) for i in range(10)]
         expected = [self.twin.lookup(s, d) for s, d in zip(sources, destinations, strict=True)]

@@ -30,6 +30,8 @@ int main() {
         table.find_many(bytes(from[0]), bytes(to[0]), kStations, egress.data(), 0);
         for (std::uint64_t i = 0; i < kStations; ++i)
           CHECK(egress[i] == to[i] || egress[i] == to[i] + 100000);
+        table.find_many(nullptr, bytes(to[0]), kStations, egress.data(), 0);
+        for (std::uint64_t i = 0; i < kStations; ++i) CHECK(egress[i] == to[i] || egress[i] == 0);
       }
     });
   }
@@ -52,6 +54,24 @@ int main() {
       table.put(nullptr, bytes(to), static_cast<std::uint32_t>(to), &previous);
       CHECK(table.erase(bytes(from), bytes(to), &previous));
     }
+    table.reclaim();
+  }
+  std::vector<std::uint64_t> from(kStations), to(kStations);
+  std::vector<std::uint32_t> any(kStations), exact(kStations);
+  for (std::uint64_t i = 0; i < kStations; ++i) {
+    to[i] = i + 1;
+    from[i] = i * 7 + 1;
+    any[i] = static_cast<std::uint32_t>(to[i]);
+    exact[i] = static_cast<std::uint32_t>(to[i] + 100000);
+  }
+  for (int round = 0; round < 12; ++round) {
+    std::vector<std::uint32_t> gone;
+    CHECK(table.put_many(bytes(from[0]), bytes(to[0]), exact.data(), kStations, nullptr) == kStations);
+    CHECK(table.erase_many(nullptr, bytes(to[0]), kStations, &gone) == kStations);
+    CHECK(gone == any);
+    CHECK(table.put_many(nullptr, bytes(to[0]), any.data(), kStations, nullptr) == kStations);
+    CHECK(table.erase_many(bytes(from[0]), bytes(to[0]), kStations, nullptr) == kStations);
+    CHECK(table.erase_many(bytes(from[0]), bytes(to[0]), kStations, &gone) == 0);
     table.reclaim();
   }
   stop = true;

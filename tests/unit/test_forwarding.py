@@ -335,6 +335,82 @@ def test_insert_many_with_and_without_sources() -> None:
     np.testing.assert_array_equal(many.lookup_many(rows, rows), np.arange(n))
 
 
+@pytest.mark.parametrize("n", [0, 1, 5, 63, 1000, 1025, 9000])
+@pytest.mark.parametrize("kind", ["mac", "ipv4", "ipv6"])
+def test_many_without_sources(kind: str, n: int) -> None:
+    rng = np.random.default_rng(n)
+    if kind == "ipv6":
+        rows = np.zeros((n, 16), np.uint8)
+        rows[:, 5:9] = np.arange(n, dtype=np.uint32).view(np.uint8).reshape(n, 4)
+    else:
+        rows = np.arange(n, dtype=np.uint32 if kind == "ipv4" else np.uint64)
+    table = ForwardingTable(kind, dtype="uint32")
+    numbers = np.arange(1, n + 1, dtype=np.uint32)
+    known = rng.random(n) < 0.6
+    table.insert_many(rows, rows, numbers + 50000)  # pairs do not matter
+    assert table.insert_many(None, rows[known], numbers[known]) == known.sum()
+    asked = rows | np.uint64(0xABCD << 48) if kind == "mac" else rows
+    np.testing.assert_array_equal(
+        table.lookup_many(None, asked, default=7), np.where(known, numbers, 7).astype(np.uint32)
+    )
+    out = np.empty(n, np.uint32)
+    assert table.lookup_many(None, rows, out=out) is out
+    np.testing.assert_array_equal(out, np.where(known, numbers, 0))
+    if kind == "ipv4":
+        both = rows.copy()
+        table.lookup_many(None, both, out=both)
+        np.testing.assert_array_equal(both, out)
+    half = np.arange(n) % 2 == 0
+    assert table.delete_many(None, asked[half]) == (known & half).sum()
+    np.testing.assert_array_equal(table.lookup_many(None, rows), np.where(known & ~half, numbers, 0))
+    assert table.delete_many(rows[half], asked[half]) == half.sum()
+    np.testing.assert_array_equal(
+        table.lookup_many(rows, rows),
+        np.where(half, np.where(known & ~half, numbers, 0), numbers + 50000).astype(np.uint32),
+    )
+    assert table.delete_many(rows, rows) == (~half).sum()
+    assert table.delete_many(None, rows) == (known & ~half).sum()
+    assert len(table) == 0
+
+
+def test_delete_many() -> None:
+    table = ForwardingTable("mac")
+    table.insert_many([A, B, None, None], [B, C, B, C], ["x", "y", "z", "w"])
+    assert table.delete_many([A, A, None, C], [B, B, B, A]) == 2
+    assert dict(table.items()) == {(B, C): "y", (None, C): "w"}
+    assert table.values is not None
+    assert {value for value in table.values if value is not None} == {"y", "w"}
+    assert table.delete_many(None, [C, B, C]) == 1
+    assert table.delete_many(mac_array(B), [C]) == 1
+    assert len(table) == 0
+    assert table.delete_many([], []) == table.delete_many(None, []) == 0
+    table.insert(A, B, "x")
+    for sources, destinations, error in (
+        ([A], [B, C], ValueError),
+        ([A, None], [B, "nonsense"], ValueError),
+        ([A, "nonsense"], [B, B], ValueError),
+        (A, [B], TypeError),
+        ([A], B, TypeError),
+        ([A], None, TypeError),
+        (None, np.zeros(1, np.int64), TypeError),
+    ):
+        with pytest.raises(error):
+            table.delete_many(sources, destinations)
+    assert table.lookup(A, B) == "x"
+
+
+def test_lookups_with_and_without_sources() -> None:
+    table = ForwardingTable("ipv4", dtype="uint32")
+    table.insert_many([1, None, 2], [3, 3, 4], [10, 20, 30])
+    out = np.empty(5, np.uint32)
+    found = table.lookup_many([1, None, 2, None, 7], [3, 3, 4, 4, 3], out=out, default=9)
+    assert found is out
+    assert found.tolist() == [10, 20, 30, 9, 20]
+    assert table.lookup_many(iter([None, 1]), [3, 3]).tolist() == [20, 10]
+    with pytest.raises(ValueError, match="differ in length: 2 and 1"):
+        table.lookup_many([None, 1], [3])
+
+
 def test_addresses_with_a_scope_are_refused() -> None:
     table = ForwardingTable("ipv6")
     for address in ("fe80::1%eth0", ipaddress.IPv6Address("fe80::1%eth0")):

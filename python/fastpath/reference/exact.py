@@ -6,7 +6,7 @@ import ipaddress
 import math
 import operator
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 _MAC = re.compile(
@@ -123,6 +123,24 @@ class ForwardingTable:
     def delete(self, source: object, destination: object) -> None:
         """Remove exactly this entry; KeyError if absent."""
         del self.entries[self._pair(source, destination)]
+
+    def delete_many(self, sources: Iterable[object] | None, destinations: Iterable[object]) -> int:
+        """Remove exactly those of the entries that are there; how many."""
+        pairs = set(self._pairs(sources, destinations))
+        return sum(self.entries.pop(pair, None) is not None for pair in pairs)
+
+    def lookup_many(self, sources: Iterable[object] | None, destinations: Iterable[object]) -> list[Any]:
+        """lookup() of each."""
+        return [self.lookup(*pair) for pair in self._pairs(sources, destinations)]
+
+    def _pairs(
+        self, sources: Iterable[object] | None, destinations: Iterable[object]
+    ) -> list[tuple[str | None, str]]:
+        asked = list(destinations)
+        listed = [None] * len(asked) if sources is None else list(sources)
+        if len(listed) != len(asked):
+            raise ValueError(f"sources and destinations differ in length: {len(listed)} and {len(asked)}")
+        return [self._pair(source, destination) for source, destination in zip(listed, asked, strict=True)]
 
     def lookup(self, source: object, destination: object) -> Any:
         """The exact pair, then any source, then None."""

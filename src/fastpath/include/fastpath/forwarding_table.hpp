@@ -64,6 +64,29 @@ class ForwardingTable {
     }
     return added;
   }
+  // erase() for many, with all sources null or none; as ExactTable::erase_many().
+  std::size_t erase_many(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
+                         std::vector<std::uint32_t>* gone) {
+    if (gone != nullptr) gone->reserve(n);
+    std::vector<std::uint8_t> keys(sources == nullptr ? 0 : 2 * size_ * std::min(n, kTurn));
+    std::size_t removed = 0;
+    for (std::size_t begin = 0; begin < n; begin += kTurn) {
+      const std::size_t count = std::min(kTurn, n - begin);
+      if (sources == nullptr) {
+        any_erased_.fetch_add(1, std::memory_order_release);
+        removed += any_->erase_many(destinations + size_ * begin, count, gone);
+        continue;
+      }
+      const std::lock_guard lock(mutex_);
+      for (std::size_t i = 0; i < count; ++i) {
+        const Pair pair(sources + size_ * (begin + i), destinations + size_ * (begin + i), size_);
+        std::memcpy(keys.data() + 2 * size_ * i, pair.bytes, 2 * size_);
+        if (!learned_.empty()) learned_.erase(pair);
+      }
+      removed += pairs_->erase_many(keys.data(), count, gone);
+    }
+    return removed;
+  }
   // For who fills the table on his own account: a pair that was put() is not his, and stays as it is. Returns
   // whether the pair stands as wanted, and whether it is gone.
   bool learn(const std::uint8_t* source, const std::uint8_t* destination, std::uint32_t egress) {
@@ -99,19 +122,16 @@ class ForwardingTable {
       if (!moved_since(erased)) return false;
     }
   }
-  // The same for many. Of a MAC the low 48 bits count.
+  // The same for many, with all sources null or none. Of a MAC the low 48 bits count.
   void find_many(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
                  std::uint32_t* egress, std::uint32_t missing) const noexcept {
-    constexpr std::size_t kBlock = 4096;
-    std::uint64_t hits[kBlock / 64];
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-      const std::size_t count = std::min(kBlock, n - begin);
-      const std::uint8_t* from = sources + size_ * begin;
-      const std::uint8_t* to = destinations + size_ * begin;
-      const std::uint64_t erased = any_erased_.load(std::memory_order_acquire);
-      const std::size_t found = pairs_->find_halves(from, to, mask_, count, egress + begin, missing, hits);
-      if (found == count || (any_->size() == 0 && !moved_since(erased))) continue;
-      find_any(from, to, count, egress + begin, missing, hits, erased);
+    switch (size_) {
+      case 4:
+        return find_blocks<4>(sources, destinations, n, egress, missing);
+      case 8:
+        return find_blocks<8>(sources, destinations, n, egress, missing);
+      default:
+        return find_blocks<16>(sources, destinations, n, egress, missing);
     }
   }
   void clear(std::vector<std::uint32_t>* gone) {
@@ -177,13 +197,30 @@ class ForwardingTable {
     return any_erased_.load(std::memory_order_relaxed) != erased;
   }
 
-  // The rest of find_many(): those of a block whose pair is unknown.
+  template <std::size_t kSize>
+  void find_blocks(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
+                   std::uint32_t* egress, std::uint32_t missing) const noexcept {
+    if (sources == nullptr) return find_destinations<kSize>(destinations, n, egress, missing);
+    constexpr std::size_t kBlock = 4096;
+    std::uint64_t hits[kBlock / 64];
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+      const std::size_t count = std::min(kBlock, n - begin);
+      const std::uint8_t* from = sources + kSize * begin;
+      const std::uint8_t* to = destinations + kSize * begin;
+      const std::uint64_t erased = any_erased_.load(std::memory_order_acquire);
+      const std::size_t found = pairs_->find_halves(from, to, mask_, count, egress + begin, missing, hits);
+      if (found == count || (any_->size() == 0 && !moved_since(erased))) continue;
+      find_any<kSize>(from, to, count, egress + begin, missing, hits, erased);
+    }
+  }
+
+  // Those of a block whose pair is unknown.
+  template <std::size_t kSize>
   void find_any(const std::uint8_t* sources, const std::uint8_t* destinations, std::size_t n,
                 std::uint32_t* egress, std::uint32_t missing, const std::uint64_t* hits,
                 std::uint64_t erased) const noexcept {
-    constexpr std::size_t kPart = 1024;
     std::uint16_t missed[kPart];
-    std::uint8_t keys[kPart * 16];
+    std::uint8_t keys[kPart * kSize];
     std::uint32_t found[kPart];
     std::uint64_t any_hits[kPart / 64];
     for (std::size_t begin = 0; begin < n; begin += kPart) {
@@ -193,7 +230,9 @@ class ForwardingTable {
         missed[left] = static_cast<std::uint16_t>(i);
         left += ~hits[i / 64] >> i % 64 & 1;
       }
-      for (std::size_t i = 0; i < left; ++i) copy_address(keys + size_ * i, destinations + size_ * missed[i]);
+      for (std::size_t i = 0; i < left; ++i) {
+        copy_address<kSize>(keys + kSize * i, destinations + kSize * missed[i]);
+      }
       const std::size_t any_found = any_->find_many(keys, left, found, missing, any_hits);
       for (std::size_t i = 0; i < left; ++i) egress[missed[i]] = found[i];
       if (any_found == left || !moved_since(erased)) continue;
@@ -201,21 +240,42 @@ class ForwardingTable {
       const EpochDomain::Guard any_guard(any_->epochs());
       for (std::size_t i = 0; i < left; ++i) {
         if ((any_hits[i / 64] >> i % 64 & 1) != 0) continue;
-        std::uint8_t source[16];
-        copy_address(source, sources + size_ * missed[i]);
-        if (!find(source, keys + size_ * i, egress + missed[i])) egress[missed[i]] = missing;
+        std::uint8_t source[kSize];
+        copy_address<kSize>(source, sources + kSize * missed[i]);
+        if (!find(source, keys + kSize * i, egress + missed[i])) egress[missed[i]] = missing;
       }
     }
   }
-  void copy_address(std::uint8_t* to, const std::uint8_t* from) const noexcept {
-    if (size_ == 8) {
-      const std::uint64_t mac = hash_detail::load64(from) & mask_;
-      std::memcpy(to, &mac, 8);
-    } else {
-      std::memcpy(to, from, size_);
+
+  // What is asked without sources: a pair cannot match, so it matters not what moves between the two tables.
+  template <std::size_t kSize>
+  void find_destinations(const std::uint8_t* destinations, std::size_t n, std::uint32_t* egress,
+                         std::uint32_t missing) const noexcept {
+    if (kSize != 8) {
+      any_->find_many(destinations, n, egress, missing);
+      return;
+    }
+    std::uint8_t keys[kPart * kSize];
+    for (std::size_t begin = 0; begin < n; begin += kPart) {
+      const std::size_t count = std::min(kPart, n - begin);
+      for (std::size_t i = 0; i < count; ++i) {
+        copy_address<kSize>(keys + kSize * i, destinations + kSize * (begin + i));
+      }
+      any_->find_many(keys, count, egress + begin, missing);
     }
   }
 
+  template <std::size_t kSize>
+  void copy_address(std::uint8_t* to, const std::uint8_t* from) const noexcept {
+    if constexpr (kSize == 8) {
+      const std::uint64_t mac = hash_detail::load64(from) & mask_;
+      std::memcpy(to, &mac, 8);
+    } else {
+      std::memcpy(to, from, kSize);
+    }
+  }
+
+  static constexpr std::size_t kPart = 1024;  // destinations that are copied before they are looked for
   static constexpr std::size_t kTurn = 1024;  // pairs that a batch puts before others may write
 
   const std::size_t size_;
