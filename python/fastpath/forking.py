@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
 from typing import Protocol
 
@@ -17,8 +18,12 @@ from typing import Protocol
 class Locked(Protocol):
     """What can be protected: an object with a lock that its writers hold."""
 
-    def _lock_for_fork(self) -> None:
-        """Waits for the writer there may be, and keeps others out."""
+    def _lock_for_fork(self) -> bool | None:
+        """Waits for the writer there may be, and keeps others out.
+
+        False: did not come to it within `PATIENCE_S`. Only where a writer runs code of the user, which may
+        fork.
+        """
 
     def _unlock_after_fork(self) -> None:
         """Lets writers in again, in the parent; by the thread that locked."""
@@ -30,11 +35,14 @@ class Locked(Protocol):
 # Who holds the lock of one level may wait for one of a later level, so they are locked in this order.
 LISTENED, EDITED, TABLE = range(3)  # calls listeners; runs code of the user; waits for nobody
 
+PATIENCE_S = 0.05  # so long a fork waits for a writer before it lets another fork go first
+
 _LIVE: tuple[weakref.WeakValueDictionary[int, Locked], ...] = tuple(
     weakref.WeakValueDictionary() for _ in (LISTENED, EDITED, TABLE)
 )  # by id(): not all can be hashed
 _ENTRY = threading.RLock()  # of _LIVE
 _FORKING = threading.Lock()  # one fork at a time, or two would wait for each other's locks
+_ASKING: list[None] = []  # one for each thread that waits for that
 _HELD: list[tuple[int, Locked]] = []  # by level
 _RESUME: list[None] = []  # one, if garbage is to be collected again after the fork
 
@@ -48,12 +56,27 @@ def protect(obj: Locked, level: int = TABLE) -> None:
         _LIVE[level][id(obj)] = obj
 
 
-def _lock_all() -> None:
-    _FORKING.acquire()
+def _begin() -> None:
+    _ASKING.append(None)
+    try:
+        _FORKING.acquire()
+    finally:
+        _ASKING.pop()
     # The end of an object might write to a table that is locked here, and wait for ever.
     if gc.isenabled():
         _RESUME.append(None)
         gc.disable()
+
+
+def _end() -> None:
+    if _RESUME:
+        _RESUME.clear()
+        gc.enable()
+    _FORKING.release()
+
+
+def _lock_all() -> None:
+    _begin()
     late: BaseException | None = None
     while True:
         _ENTRY.acquire()
@@ -68,12 +91,20 @@ def _lock_all() -> None:
             _HELD.pop()[1]._unlock_after_fork()
         for level, obj in new:
             try:
-                obj._lock_for_fork()
+                locked = obj._lock_for_fork() is not False
             except BaseException as error:  # of a signal's handler, while this waited: tried again
                 late = error
                 break  # in order
-            else:
+            if locked:
                 _HELD.append((level, obj))
+                continue
+            if _ASKING:  # the writer that this waits for may be one of those
+                while _HELD:
+                    _HELD.pop()[1]._unlock_after_fork()
+                _end()
+                time.sleep(PATIENCE_S)
+                _begin()
+            break  # in order
     if late is not None:
         raise late  # no fork is stopped by it; the interpreter reports it
 
@@ -88,11 +119,10 @@ def _unlock_all(in_child: bool) -> None:
             else:
                 obj._unlock_after_fork()
     finally:
-        if _RESUME:
-            _RESUME.clear()
-            gc.enable()
+        if in_child:
+            _ASKING.clear()
         _ENTRY.release()
-        _FORKING.release()
+        _end()
 
 
 os.register_at_fork(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -411,3 +412,41 @@ def test_an_object_that_ends_beside_a_fork_may_write() -> None:
         Writer()
         assert in_child(lambda: table.insert(b"next", 1)) == "None"
     assert len(tables) == 3000
+
+
+@pytest.mark.parametrize("noun", ["policy", "registry"])
+def test_a_writer_that_forks_beside_another_fork(noun: str) -> None:
+    """Each has what the other one waits for: the lock of what is edited, and the turn to fork."""
+    editing, forked = threading.Event(), []
+
+    def fork() -> None:
+        if editing.is_set():
+            return
+        editing.set()
+        time.sleep(0.3)  # the other one is at it by now
+        forked.append(in_child(lambda: "of the writer"))
+
+    class Id(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            fork()
+            return str.__hash__(self)
+
+    def write() -> None:
+        if noun == "policy":
+            rule = object.__new__(Rule)
+            for name, value in vars(Rule("allow")).items():
+                object.__setattr__(rule, name, Id("a") if name == "id" else value)
+            Policy().insert(rule)
+        else:
+            registry = Registry()
+            registry.subscribe(lambda event: fork())
+            registry.register("web", "192.0.2.1", 80)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert editing.wait(20)
+    assert in_child(lambda: "of the other") == "of the other"
+    writer.join()
+    assert forked == ["of the writer"]

@@ -309,8 +309,8 @@ class Balancer(Core):
             self._start_near(secrets.randbits(62))
             _unseeded.add(self)
 
-    def _lock_for_fork(self) -> None:
-        self._lock.acquire()
+    def _lock_for_fork(self) -> bool:
+        return self._lock.acquire(timeout=forking.PATIENCE_S)
 
     def _unlock_after_fork(self) -> None:
         self._lock.release()

@@ -159,8 +159,8 @@ class Registry:
             self._load(self._store)
         forking.protect(self, forking.LISTENED)
 
-    def _lock_for_fork(self) -> None:
-        self._lock.acquire()
+    def _lock_for_fork(self) -> bool:
+        return self._lock.acquire(timeout=forking.PATIENCE_S)
 
     def _unlock_after_fork(self) -> None:
         self._lock.release()

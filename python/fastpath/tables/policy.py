@@ -251,9 +251,8 @@ class Policy:
         self.replace(rules)
 
     # An edit whose rule ids fork, as they are hashed, goes on in parent and child.
-    def _lock_for_fork(self) -> None:
-        if self._editor != threading.get_ident():
-            self._lock.acquire()
+    def _lock_for_fork(self) -> bool:
+        return self._editor == threading.get_ident() or self._lock.acquire(timeout=forking.PATIENCE_S)
 
     def _unlock_after_fork(self) -> None:
         if self._editor != threading.get_ident():
