@@ -210,6 +210,26 @@ def test_text(table) -> None:
     assert text == arrays
 
 
+@pytest.mark.parametrize("hops", [500, 1 << 30])
+def test_memory_of_one_family_after_batches_of_changes(table, hops: int) -> None:
+    addresses, lengths = table[1][6]
+    values = (np.arange(1, len(lengths) + 1, dtype=np.uint64) * 2654435761 % hops).astype(np.uint32)
+    fib = Fib(dtype="uint32")
+    fib.insert_many((addresses, lengths), values)
+    fresh = fib.nbytes
+    rng = np.random.default_rng(8)
+    for _ in range(12):
+        gone = rng.permutation(len(lengths))[:20_000]
+        fib.delete_many((addresses[gone], lengths[gone]))
+        fib.insert_many((addresses[gone], lengths[gone]), values[gone])
+        assert fib.nbytes <= 1.1 * fresh
+    rows = rng.permutation(len(lengths))[: len(lengths) // 2]
+    for first in range(0, len(rows), 5000):
+        some = rows[first : first + 5000]
+        fib.delete_many((addresses[some], lengths[some]))
+    assert fib.nbytes <= 1.25 * fib.copy().nbytes
+
+
 def test_memory_after_a_million_changes(table) -> None:
     """A tenth of the changes one by one. The table's size follows what it holds, not what it held."""
     fib = Fib(dtype="uint32")

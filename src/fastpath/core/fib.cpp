@@ -268,11 +268,14 @@ void Fib::collect() {
     }
   }
   retired_.resize(kept);
+  if (retired_.capacity() > kRetiredKept && kept < retired_.capacity() / 4) retired_.shrink_to_fit();
   // Where much is free, or kept only for snapshots, the nodes move into an arena without it. A reader that
-  // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates.
+  // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates,
+  // by the fewer the more there is to gain.
   const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
   const std::size_t used = arena_->top() - unused;
-  if (unused > kCommitStep + used / (pinned ? 2 : 8) && (pinned || replaced_bytes_ > 2 * used)) {
+  const bool much = unused > kCommitStep + used / (pinned ? 2 : 16);
+  if (much && (pinned || replaced_bytes_ * (unused / 64) > used * (used / 64) / 8)) {
     relocate(arena_->reserved());
   }
 }

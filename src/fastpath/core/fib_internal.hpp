@@ -68,9 +68,10 @@ inline constexpr std::size_t kCommitStep = std::size_t{1} << 16;
 inline constexpr std::size_t kSlack = std::size_t{1} << 17;  // more than one update can use
 inline constexpr std::size_t kNoted =
     64;  // nodes that one update replaces at most, but for a short IPv6 prefix
-inline constexpr std::size_t kTogether = 16;   // updates whose nodes are fetched together
-inline constexpr std::size_t kNoNode = 192;    // bytes of the node that has no answer
-inline constexpr std::uint64_t kNoPlace = 20;  // of its entry, counted in entries
+inline constexpr std::size_t kRetiredKept = 4096;  // of what waits to be freed, places that stay
+inline constexpr std::size_t kTogether = 16;       // updates whose nodes are fetched together
+inline constexpr std::size_t kNoNode = 192;        // bytes of the node that has no answer
+inline constexpr std::uint64_t kNoPlace = 20;      // of its entry, counted in entries
 
 template <typename T>
 void write(std::uint8_t* p, T value) noexcept {
