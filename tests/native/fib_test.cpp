@@ -2,13 +2,35 @@
 // collide; also the moves of a table that outgrows its arena, leaves of all kinds of widths, nodes with
 // as many children as there can be.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <random>
 #include <vector>
 
 #include "check.hpp"
 #include "fastpath/addresses.hpp"
 #include "fastpath/fib.hpp"
+
+namespace {
+
+long allocations_left = -1;  // before one fails; below 0: none does
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  if (allocations_left == 0) throw std::bad_alloc();
+  if (allocations_left > 0) --allocations_left;
+  void* const memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return std::malloc(size); }
+void* operator new[](std::size_t size) { return operator new(size); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -197,6 +219,103 @@ void check_churn(std::mt19937& random) {
   CHECK(moves <= 2);  // about 800, if free pieces do not join
 }
 
+// A node of many intervals that tell their codes, whose last ones are listed from then on.
+void check_told(std::mt19937& random) {
+  for (const std::uint8_t length : {22, 23}) {
+    const unsigned last = 256 - (1u << (24 - length));
+    std::vector<Route> routes;
+    for (unsigned slot = 0; slot < last; ++slot)
+      routes.push_back({{1, 1, static_cast<std::uint8_t>(slot)}, 1 + slot % 50, 24, 4});
+    routes.push_back({{1, 1, static_cast<std::uint8_t>(last)}, 7, length, 4});
+    Fib fib;
+    fib.insert_many(routes);
+    CHECK(fib.view().packed());
+    routes.push_back({{1, 1, static_cast<std::uint8_t>(last + 1), 1}, 9, 32, 4});
+    CHECK(fib.insert(4, routes.back().address, 32, 9));
+    check_all(fib, routes, random);
+  }
+}
+
+// The greatest integers as values, of prefixes that come to another family's: what is reserved is none of them.
+void check_greatest(std::mt19937& random) {
+  for (const std::uint32_t below : {2u, 257u, 300u, 512u, 513u}) {
+    Fib fib;
+    std::vector<Route> routes = {{{1}, 1, 8, 4}};
+    fib.insert_many(routes);
+    std::vector<Route> others;
+    for (unsigned i = 0; i < 100; ++i)
+      others.push_back({{1, 2, 0, 0, static_cast<std::uint8_t>(i)}, i % 2 == 0 ? 0xFFFFFFFFu : 0u - below, 40, 6});
+    fib.insert_many(others);
+    routes.insert(routes.end(), others.begin(), others.end());
+    check_all(fib, routes, random);
+  }
+}
+
+// A value that makes all be built anew, while memory runs out anywhere on the way.
+void check_out_of_memory(std::mt19937& random) {
+  for (long at = 0;; ++at) {
+    std::vector<Route> routes;
+    for (unsigned i = 0; i < 200; ++i) {
+      const auto byte = static_cast<std::uint8_t>(i);
+      routes.push_back({{1, byte, 1}, 1 + i % 100, 24, 4});
+      routes.push_back({{2, 1, byte, 0, 7}, 1 + i % 100, 40, 6});
+      routes.push_back({{3, byte}, 1 + i % 100, 20, 6});
+    }
+    Fib fib;
+    fib.insert_many(routes);
+    const Route fresh{{1, 0, 2}, 300, 24, 4};
+    bool failed = false;
+    allocations_left = at;
+    try {
+      fib.insert(4, fresh.address, fresh.length, fresh.value);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    allocations_left = -1;
+    if (failed) check_all(fib, routes, random);
+    CHECK(fib.size(4) + fib.size(6) == routes.size() + (failed ? 0 : 1));
+    CHECK(fib.insert(4, fresh.address, fresh.length, fresh.value) == failed);
+    routes.push_back(fresh);
+    check_all(fib, routes, random);
+    if (!failed) break;
+  }
+}
+
+// A family that comes to another one, while memory runs out anywhere on the way.
+void check_family_out_of_memory(std::mt19937& random) {
+  for (long at = 0;; ++at) {
+    std::vector<Route> routes;
+    std::vector<Route> others;
+    for (unsigned i = 0; i < 100; ++i) {
+      const auto byte = static_cast<std::uint8_t>(i);
+      routes.push_back({{1, byte, 1}, 1 + i % 50, 24, 4});
+      others.push_back({{2, byte, 1, 0, 7}, 1 + i % 50, 40, 6});
+    }
+    Fib fib;
+    fib.insert_many(routes);
+    bool failed = false;
+    allocations_left = at;
+    try {
+      fib.insert_many(others);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    allocations_left = -1;
+    if (!failed) routes.insert(routes.end(), others.begin(), others.end());
+    CHECK(fib.size(4) + fib.size(6) == routes.size());
+    routes.push_back({{1, 0, 2}, 40, 24, 4});
+    CHECK(fib.insert(4, routes.back().address, 24, 40));
+    check_all(fib, routes, random);
+    if (!failed) break;
+  }
+}
+
+// Units that no reference reaches are not given out.
+void check_reach() {
+  const fastpath::fib::Arena arena(std::size_t{1} << 36);
+  CHECK(arena.reserved() <= fastpath::fib::kMostUnits * fastpath::fib::kUnit);
+}
+
 }  // namespace
 
 int main() {
@@ -248,5 +367,10 @@ int main() {
   check_children(random);
   check_moves(random);
   check_churn(random);
+  check_told(random);
+  check_greatest(random);
+  check_out_of_memory(random);
+  check_family_out_of_memory(random);
+  check_reach();
   return 0;
 }

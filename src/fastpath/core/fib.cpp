@@ -94,8 +94,8 @@ std::optional<std::uint32_t> Fib::get(int family, const std::uint8_t* address, u
 }
 
 Fib::Fib(std::size_t reserve) : reserve_(reserve) {
-  std::unique_ptr<State> first = empty_state(reserve, 16, none_of(16), deep_of(16));
-  start(std::move(first));
+  start(empty_state(reserve, 16, none_of(16), deep_of(16)));
+  state_.store(building_.release(), std::memory_order_release);
 }
 
 Fib::~Fib() {
@@ -137,25 +137,28 @@ std::unique_ptr<State> Fib::empty_state(std::size_t reserve, unsigned leaf_bits,
   return state;
 }
 
-// Makes an empty state the one that is written. Readers see it once it is published.
+// Makes an empty state the one that a table begins to write. Nobody reads it yet.
 void Fib::start(std::unique_ptr<State> next) {
   arena_ = next->arena;
-  short4_ = {};
-  short6_ = {};
   page_book_.assign(1, {kRoots, false});
-  free_pages_.clear();
   page_capacity_ = kFirstPages;
-  replaced_.clear();
-  retired_.clear();  // they lie in the old arena, which goes with its state
-  retired_bytes_ = 0;
-  size4_ = size6_ = 0;
-  if (state_.load(std::memory_order_relaxed) == nullptr) {
-    work_ = next.release();
-    state_.store(work_, std::memory_order_release);
-  } else {
-    building_ = std::move(next);
-    work_ = building_.get();
-  }
+  building_ = std::move(next);
+  work_ = building_.get();
+}
+
+// Makes what another table has built, if anything, the state that is written. Readers see it once it is
+// published.
+void Fib::take_over(Fib& other) noexcept {
+  arena_ = std::move(other.arena_);
+  short4_ = std::move(other.short4_);
+  short6_ = std::move(other.short6_);
+  page_book_ = std::move(other.page_book_);
+  free_pages_ = std::move(other.free_pages_);
+  page_capacity_ = other.page_capacity_;
+  size4_ = other.size4_;
+  size6_ = other.size6_;
+  building_ = std::move(other.building_);
+  work_ = building_ ? building_.get() : state_.load();
 }
 
 void Fib::publish(std::unique_ptr<State> next) {
@@ -165,6 +168,7 @@ void Fib::publish(std::unique_ptr<State> next) {
     work_ = building_.get();
     return;
   }
+  epochs_.expect();
   work_ = next.release();
   epochs_.retire(state_.exchange(work_));
 }
@@ -298,11 +302,17 @@ void Fib::relocate(std::size_t reserve) {
     const unsigned level = short_limit(family);
     return make_entry(copy_tree(family, level, entry_ref(entry), from->base()), entry_leaf(entry));
   };
-  for (std::size_t top = 0; next->owns4 && top < kRoots; ++top)
-    next->root4[top] = moved(4, work_->root4[top]);
-  for (std::size_t at = 0; at < page_book_.size() * 256; ++at) {
-    const bool own = page_book_[at >> 8].own;
-    next->pages[at] = own ? moved(6, work_->pages[at]) : work_->pages[at];
+  try {
+    for (std::size_t top = 0; next->owns4 && top < kRoots; ++top)
+      next->root4[top] = moved(4, work_->root4[top]);
+    for (std::size_t at = 0; at < page_book_.size() * 256; ++at) {
+      const bool own = page_book_[at >> 8].own;
+      next->pages[at] = own ? moved(6, work_->pages[at]) : work_->pages[at];
+    }
+    epochs_.expect();
+  } catch (...) {
+    arena_ = from;
+    throw;
   }
   // What waited to be freed lies in the old arena; pages do not.
   std::erase_if(retired_, [](const Retired& item) { return item.piece.size != 0; });
@@ -319,23 +329,30 @@ void Fib::make_room() {
   if (retired_.capacity() - retired_.size() < kNoted) {
     retired_.reserve(std::max(2 * retired_.capacity(), retired_.size() + kNoted));
   }
-  if (arena_->reserved() - arena_->top() < kSlack) relocate(arena_->reserved() * 4);
+  if (arena_->reserved() - arena_->top() >= kSlack) return;
+  // The largest arena is not moved for the little that is free in it: then what does not fit is refused.
+  const bool largest = arena_->reserved() == fib::kMostUnits * kUnit;
+  if (!largest || arena_->free_bytes() > arena_->reserved() / 8) relocate(arena_->reserved() * 4);
 }
 
 // The reserved leaves must differ from every value, and leaves must be wide enough.
-void Fib::accept(std::uint32_t value) {
+bool Fib::accepts(std::uint32_t value) const noexcept {
   const fib::View& view = work_->view;
-  const bool fits =
-      view.leaf_bits == 32 ? value != view.none && !is_deep(value, view.deep) : value < view.none;
-  if (fits) return;
-  rebuild(all_routes(), value);
+  return view.leaf_bits == 32 ? value != view.none && !is_deep(value, view.deep) : value < view.none;
 }
 
-// At once, or leaves would be widened step by step.
+void Fib::accept(std::uint32_t value) {
+  if (!accepts(value)) rebuild(all_routes(), {&value, 1});
+}
+
+// At once: leaves would be widened step by step, and what is reserved for one value might be another one.
 void Fib::accept_all(const std::vector<Route>& routes) {
-  const auto less = [](const Route& a, const Route& b) { return a.value < b.value; };
-  accept(std::max_element(routes.begin(), routes.end(), less)->value);
-  for (const Route& route : routes) accept(route.value);
+  if (std::all_of(routes.begin(), routes.end(), [this](const Route& route) { return accepts(route.value); }))
+    return;
+  std::vector<std::uint32_t> values;
+  values.reserve(routes.size());
+  for (const Route& route : routes) values.push_back(route.value);
+  rebuild(all_routes(), values);
 }
 
 std::vector<Fib::Route> Fib::routes(int family, const std::uint8_t* address, unsigned length) const {

@@ -111,20 +111,26 @@ void Fib::insert_many(const std::vector<Route>& added) {
   if (!into_empty) {
     std::vector<Route> all = all_routes();
     all.insert(all.end(), added.begin(), added.end());
-    rebuild(all, 0);
+    rebuild(all, {});
   } else if (size4_ + size6_ == 0) {
-    rebuild(added, 0);
+    rebuild(added, {});
   } else {
     // The other family stays where it is.
     accept_all(added);
     Items items(added);
     const std::size_t room = items.room();
     if (arena_->reserved() - arena_->top() < room) relocate(arena_->reserved() + room);
-    if (!building_) {
-      building_ = clone(*work_);
-      work_ = building_.get();
+    epochs_.expect();
+    Fib before{Bare{}};
+    before.copy_book(*this);
+    before.building_ = std::exchange(building_, clone(*work_));
+    work_ = building_.get();
+    try {
+      fill(items);
+    } catch (...) {
+      take_over(before);
+      throw;
     }
-    fill(items);
     publish_built();
   }
 }
@@ -175,7 +181,7 @@ void Fib::fetch_nodes(const Route* routes, std::size_t count) const {
   }
 }
 
-void Fib::clear() { rebuild({}, 0); }
+void Fib::clear() { rebuild({}, {}); }
 
 template <typename Item>
 std::uint32_t Fib::build(unsigned level, const Item* begin, const Item* end) {
@@ -255,9 +261,10 @@ void Fib::fill(const Items& items) {
   replaced_.clear();
 }
 
-// Builds everything anew from `routes`, later ones winning, in a form that also takes `value`.
-void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
-  std::uint32_t greatest = value;
+// Builds everything anew from `routes`, later ones winning, in a form that also takes `values`.
+void Fib::rebuild(const std::vector<Route>& routes, std::span<const std::uint32_t> values) {
+  std::uint32_t greatest = 0;
+  for (const std::uint32_t value : values) greatest = std::max(greatest, value);
   for (const Route& route : routes) greatest = std::max(greatest, route.value);
   unsigned bits = fib::kLeastLeafBits;
   while (bits < 16 && greatest >= none_of(bits)) ++bits;
@@ -266,9 +273,8 @@ void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
   std::uint32_t deep = deep_of(bits);
   if (greatest >= none) {
     // Integers that nobody uses, from the top: a block for children, and one more.
-    std::vector<std::uint32_t> used;
+    std::vector<std::uint32_t> used(values.begin(), values.end());
     for (const Route& route : routes) used.push_back(route.value);
-    used.push_back(value);
     std::sort(used.begin(), used.end(), std::greater<>());
     std::size_t i = 0;
     for (deep = deep_of(32);; deep -= kDeepLeaves) {
@@ -285,8 +291,15 @@ void Fib::rebuild(const std::vector<Route>& routes, std::uint32_t value) {
     while (is_deep(none, deep)) --none;
   }
   const Items items(routes);
-  start(empty_state(reserve_ + items.room(), bits, none, deep));
-  fill(items);
+  // Apart, so that the table is what it was if memory runs out.
+  Fib built{Bare{}};
+  built.start(empty_state(reserve_ + items.room(), bits, none, deep));
+  built.fill(items);
+  epochs_.expect();
+  take_over(built);
+  replaced_.clear();
+  retired_.clear();  // they lie in the old arena, which goes with its state
+  retired_bytes_ = replaced_bytes_ = 0;
   publish_built();
 }
 

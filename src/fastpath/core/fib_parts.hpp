@@ -138,7 +138,7 @@ struct Fib::Parts {
   std::size_t hidden_size;               // bytes of one
   std::size_t size;                      // bytes, with the entries of children
   const std::uint8_t* listed = nullptr;  // codes, or nullptr: the intervals tell them
-  std::array<std::uint8_t, 128> told;
+  std::array<std::uint8_t, 128 + 8> told;                // as copy_bits() reads: eight bytes from any
 
   std::uint32_t entry_leaf(std::size_t interval) const {
     return bits_at(entries, bits * interval, leaf_bits);

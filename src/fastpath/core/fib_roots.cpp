@@ -155,8 +155,8 @@ std::uint32_t Fib::new_page() {
     next->view.pages = next->pages.get();
     next->view.page_length = next->page_length.get();
     take_root6(*next);
-    page_capacity_ = capacity;
     publish(std::move(next));
+    page_capacity_ = capacity;
   }
   page_book_.push_back({});
   return static_cast<std::uint32_t>(page);

@@ -38,6 +38,10 @@ class EpochDomain {
     int slot_;
   };
 
+  // Writer only. After this the next retire() does not fail.
+  void expect() {
+    if (retired_.size() == retired_.capacity()) retired_.reserve(2 * retired_.size() + 1);
+  }
   // Writer only. `object` is freed by `free` once no guard that could have seen it is left.
   template <typename T>
   void retire(T* object) {

@@ -37,6 +37,7 @@ using Shared = std::shared_ptr<T[]>;
 // which units are free is kept apart. A single free unit only waits for a neighbour.
 class Arena {
  public:
+  // At most what references reach.
   explicit Arena(std::size_t reserve);
   // Nodes that lie in memory of someone else, who `keeps` it: nothing can be allocated.
   Arena(std::uint8_t* base, std::size_t size, std::shared_ptr<void> keeps);
@@ -303,6 +304,7 @@ class Fib {
                                                  std::uint32_t deep);
 
   void start(std::unique_ptr<fib::State> next);
+  void take_over(Fib& other) noexcept;
   void publish(std::unique_ptr<fib::State> next);
   void publish_built();
   std::unique_ptr<fib::State> clone(const fib::State& state) const;
@@ -311,10 +313,11 @@ class Fib {
   std::uint32_t copy_tree(int family, unsigned level, std::uint32_t ref, const std::uint8_t* from);
   void make_room();
   void fetch_nodes(const Route* routes, std::size_t count) const;
+  bool accepts(std::uint32_t value) const noexcept;
   void accept(std::uint32_t value);
   void accept_all(const std::vector<Route>& routes);
   std::vector<Route> all_routes() const;
-  void rebuild(const std::vector<Route>& routes, std::uint32_t value);
+  void rebuild(const std::vector<Route>& routes, std::span<const std::uint32_t> values);
   void fill(const Items& items);
   template <typename Item>
   std::uint32_t build(unsigned level, const Item* begin, const Item* end);
