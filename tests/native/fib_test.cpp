@@ -236,7 +236,8 @@ void check_told(std::mt19937& random) {
   }
 }
 
-// The greatest integers as values, of prefixes that come to another family's: what is reserved is none of them.
+// The greatest integers as values, of prefixes that come to another family's: what is reserved is none of
+// them.
 void check_greatest(std::mt19937& random) {
   for (const std::uint32_t below : {2u, 257u, 300u, 512u, 513u}) {
     Fib fib;
@@ -244,7 +245,8 @@ void check_greatest(std::mt19937& random) {
     fib.insert_many(routes);
     std::vector<Route> others;
     for (unsigned i = 0; i < 100; ++i)
-      others.push_back({{1, 2, 0, 0, static_cast<std::uint8_t>(i)}, i % 2 == 0 ? 0xFFFFFFFFu : 0u - below, 40, 6});
+      others.push_back(
+          {{1, 2, 0, 0, static_cast<std::uint8_t>(i)}, i % 2 == 0 ? 0xFFFFFFFFu : 0u - below, 40, 6});
     fib.insert_many(others);
     routes.insert(routes.end(), others.begin(), others.end());
     check_all(fib, routes, random);

@@ -114,6 +114,7 @@ std::unique_ptr<State> Fib::empty_state(std::size_t reserve, unsigned leaf_bits,
   state->root6 = fib::bare_root6();
   state->pages = shared_array<std::uint64_t>(kFirstPages * 256);
   state->page_length = shared_array<std::uint8_t>(kFirstPages * 256);
+  state->changes = shared_array<std::uint32_t>(2 * fib::kStripes);
   state->arena = std::make_shared<Arena>(reserve);
   std::fill_n(state->pages.get(), 256, make_entry(0, none));
   // The node without an answer is one for entries of any width: their places are behind the map and apart.
@@ -133,7 +134,8 @@ std::unique_ptr<State> Fib::empty_state(std::size_t reserve, unsigned leaf_bits,
                  state->arena->base(),
                  none,
                  deep,
-                 leaf_bits};
+                 leaf_bits,
+                 state->changes.get()};
   return state;
 }
 
@@ -370,9 +372,10 @@ std::vector<Fib::Route> Fib::all_routes() const {
 }
 
 std::size_t Fib::nbytes() const noexcept {
-  return sizeof(Fib) + (work_->owns4 ? kRoots * 9 : 0) + (work_->owns6 ? kRoots * 4 : 0) +
-         page_capacity_ * 256 * 9 + page_book_.capacity() * sizeof(Page) + arena_->top() +
-         arena_->book_bytes() + short4_.nbytes() + short6_.nbytes() + retired_.capacity() * sizeof(Retired);
+  return sizeof(Fib) + 2 * fib::kStripes * 4 + (work_->owns4 ? kRoots * 9 : 0) +
+         (work_->owns6 ? kRoots * 4 : 0) + page_capacity_ * 256 * 9 + page_book_.capacity() * sizeof(Page) +
+         arena_->top() + arena_->book_bytes() + short4_.nbytes() + short6_.nbytes() +
+         retired_.capacity() * sizeof(Retired);
 }
 
 }  // namespace fastpath

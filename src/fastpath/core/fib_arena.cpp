@@ -10,12 +10,11 @@ namespace fastpath {
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
-constexpr std::size_t kMostBytes = fib::kMostUnits * kUnit;  // beyond, no reference reaches
+constexpr std::size_t kReach = fib::kMostUnits * kUnit;  // beyond, no reference reaches
 
 }  // namespace
 
-Arena::Arena(std::size_t reserve)
-    : reserved_(round_up(std::clamp(reserve, kCommitStep, kMostBytes), kHugePage)) {
+Arena::Arena(std::size_t reserve) : reserved_(round_up(std::clamp(reserve, kCommitStep, kReach), kHugePage)) {
   mapped_ = reserved_ + kHugePage;
   void* const memory = mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();

@@ -177,7 +177,7 @@ std::unique_ptr<Fib> Fib::open(std::uint8_t* contents, std::size_t size, std::sh
   state->arena = std::make_shared<fib::Arena>(part(6), header.sections[6].size, keeps);
   state->view = {state->root4.get(),       state->root4_length.get(), state->root6.get(), state->pages.get(),
                  state->page_length.get(), state->arena->base(),      header.none,        header.deep,
-                 header.leaf_bits};
+                 header.leaf_bits,         state->changes.get()};
   table->arena_ = state->arena;
   table->page_book_.resize(pages);
   for (std::size_t i = 0; i < pages; ++i) table->page_book_[i].own = part(5)[i] != 0;

@@ -73,6 +73,8 @@ inline constexpr std::size_t kTogether = 16;       // updates whose nodes are fe
 inline constexpr std::size_t kNoNode = 192;        // bytes of the node that has no answer
 inline constexpr std::uint64_t kNoPlace = 20;      // of its entry, counted in entries
 
+static_assert(kNoEntry + 8 <= kNoNode);
+
 template <typename T>
 void write(std::uint8_t* p, T value) noexcept {
   std::memcpy(p, &value, sizeof value);

@@ -120,7 +120,8 @@ struct Interval {
   std::uint8_t code;  // bits of the best prefix beyond the node's own; 0: none
 };
 
-// What is asked of a node that is to be changed. Valid as long as the node is.
+// What is asked of a node that is to be changed. Valid as long as the node is; its values may change
+// meanwhile.
 struct Fib::Parts {
   std::uint32_t ref;
   const std::uint8_t* begin;
@@ -135,10 +136,10 @@ struct Fib::Parts {
   std::size_t child_count;  // of a narrow node
   const std::uint8_t* hidden;
   std::size_t hidden_count;
-  std::size_t hidden_size;               // bytes of one
-  std::size_t size;                      // bytes, with the entries of children
-  const std::uint8_t* listed = nullptr;  // codes, or nullptr: the intervals tell them
-  std::array<std::uint8_t, 128 + 8> told;                // as copy_bits() reads: eight bytes from any
+  std::size_t hidden_size;                 // bytes of one
+  std::size_t size;                        // bytes, with the entries of children
+  const std::uint8_t* listed = nullptr;    // codes, or nullptr: the intervals tell them
+  std::array<std::uint8_t, 128 + 8> told;  // as copy_bits() reads: eight bytes from any
 
   std::uint32_t entry_leaf(std::size_t interval) const {
     return bits_at(entries, bits * interval, leaf_bits);

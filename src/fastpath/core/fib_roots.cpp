@@ -55,11 +55,13 @@ void Fib::set_root4(std::size_t top, std::uint64_t entry) {
 }
 
 // An answer and its length, which readers of both take together (settled_length in fib_walk.hpp).
-void Fib::set_answer(std::uint64_t* entry, std::uint8_t* length, Answer answer) {
-  __atomic_store_n(length, fib::kUnsettled, __ATOMIC_RELAXED);
+void Fib::set_answer(std::uint32_t* changes, std::uint64_t* entry, std::uint8_t* length, Answer answer) {
+  const std::uint32_t count = *changes;
+  __atomic_store_n(changes, count + 1, __ATOMIC_RELAXED);
   __atomic_thread_fence(__ATOMIC_RELEASE);
   __atomic_store_n(entry, make_entry(entry_ref(*entry), answer.leaf), __ATOMIC_RELEASE);
-  __atomic_store_n(length, answer.length, __ATOMIC_RELEASE);
+  __atomic_store_n(length, answer.length, __ATOMIC_RELAXED);
+  __atomic_store_n(changes, count + 2, __ATOMIC_RELEASE);
 }
 
 void Fib::set_page_entry(std::size_t at, std::uint64_t entry) {
@@ -82,15 +84,16 @@ void Fib::paint4(std::uint32_t key, unsigned least, unsigned most, Answer answer
   std::uint8_t* const lengths = work_->root4_length.get();
   for (std::size_t top = first; top < last; ++top) {
     if (lengths[top] < least || lengths[top] > most) continue;
-    set_answer(work_->root4.get() + top, lengths + top, answer);
+    set_answer(work_->changes.get() + (top >> 8), work_->root4.get() + top, lengths + top, answer);
   }
 }
 
 void Fib::paint_page(std::size_t first, std::size_t last, unsigned least, unsigned most, Answer answer) {
   std::uint8_t* const lengths = work_->page_length.get();
+  std::uint32_t* const changes = work_->changes.get() + fib::kStripes + (first >> 8) % fib::kStripes;
   for (std::size_t at = first; at < last; ++at) {
     if (lengths[at] < least || lengths[at] > most) continue;
-    set_answer(work_->pages.get() + at, lengths + at, answer);
+    set_answer(changes, work_->pages.get() + at, lengths + at, answer);
   }
 }
 

@@ -99,8 +99,8 @@ struct Tail {
   const std::uint8_t* end;
 };
 
-constexpr std::size_t kCountBytes = 3;
-constexpr unsigned kNatural = 0x8000;  // in the count of children: no codes
+constexpr std::size_t kCountBytes = 3;  // hidden prefixes in 8 bits; children, up to 256, in 16
+constexpr unsigned kNatural = 0x8000;   // in the count of children: no codes
 
 // Slot, then value and code.
 constexpr std::size_t hidden_bytes(unsigned leaf_bits) noexcept { return 1 + (leaf_bits + 3 + 7) / 8; }

@@ -16,15 +16,17 @@ inline std::uint64_t read_entry(const std::uint64_t* p) noexcept {
   return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
 
-// An entry of a root and the length of its answer, which are written one after the other: the length is the
-// same before and after the entry was read, or both are read again.
+// An entry of a root and the length of its answer, which are written one after the other. The count is odd
+// while an answer of the stripe changes, and then another one: both were read in between changes, or are read
+// again.
 inline std::uint8_t settled_length(const std::uint64_t* entries, const std::uint8_t* lengths, std::size_t at,
-                                   std::uint64_t& entry) noexcept {
+                                   const std::uint32_t* changes, std::uint64_t& entry) noexcept {
   for (;;) {
-    const std::uint8_t before = __atomic_load_n(lengths + at, __ATOMIC_ACQUIRE);
+    const std::uint32_t before = __atomic_load_n(changes, __ATOMIC_ACQUIRE);
+    const std::uint8_t length = __atomic_load_n(lengths + at, __ATOMIC_RELAXED);
     entry = read_entry(entries + at);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (before != kUnsettled && __atomic_load_n(lengths + at, __ATOMIC_RELAXED) == before) return before;
+    if (before % 2 == 0 && __atomic_load_n(changes, __ATOMIC_RELAXED) == before) return length;
   }
 }
 
@@ -156,7 +158,8 @@ template <typename Leaf>
 inline Match trace4(const View& view, std::uint32_t address) noexcept {
   const std::size_t top = address >> 16;
   std::uint64_t entry = 0;
-  const std::uint8_t length = settled_length(view.root4, view.root4_length, top, entry);
+  const std::uint8_t length =
+      settled_length(view.root4, view.root4_length, top, view.changes + (top >> 8), entry);
   const std::uint8_t bytes[2] = {static_cast<std::uint8_t>(address >> 8), static_cast<std::uint8_t>(address)};
   return trace_narrow<Leaf>(view, entry_ref(entry), bytes, 16, {entry_leaf(entry), length});
 }
@@ -167,7 +170,8 @@ inline Match trace6(const View& view, const std::uint8_t* address) noexcept {
       __atomic_load_n(view.root6 + (std::size_t{address[0]} << 8 | address[1]), __ATOMIC_ACQUIRE);
   const std::size_t at = std::size_t{page} << 8 | address[2];
   std::uint64_t entry = 0;
-  const std::uint8_t length = settled_length(view.pages, view.page_length, at, entry);
+  const std::uint8_t length =
+      settled_length(view.pages, view.page_length, at, view.changes + kStripes + page % kStripes, entry);
   Match match{entry_leaf(entry), length};
   if constexpr (kIsPacked<Leaf>) return trace_narrow<Leaf>(view, entry_ref(entry), address + 3, 24, match);
   for (unsigned level = 24; level < 40; level += 8) {

@@ -136,6 +136,7 @@ struct State {
   Shared<std::uint32_t> root6;
   Shared<std::uint64_t> pages;
   Shared<std::uint8_t> page_length;
+  Shared<std::uint32_t> changes;  // states of one table have the same
   std::shared_ptr<Arena> arena;
   // Before a family has its first prefix, its root is one that all tables share.
   bool owns4 = false;
@@ -345,7 +346,7 @@ class Fib {
 
   void own_root(int family);
   void set_root4(std::size_t top, std::uint64_t entry);
-  static void set_answer(std::uint64_t* entry, std::uint8_t* length, Answer answer);
+  static void set_answer(std::uint32_t* changes, std::uint64_t* entry, std::uint8_t* length, Answer answer);
   void set_page_entry(std::size_t at, std::uint64_t entry);
   void paint4(std::uint32_t key, unsigned least, unsigned most, Answer answer);
   void paint_page(std::size_t first, std::size_t last, unsigned least, unsigned most, Answer answer);

@@ -41,7 +41,7 @@ constexpr unsigned kLeastLeafBits = 9;
 constexpr std::size_t kNoEntry =
     184;  // where the arena has an entry without answer and child, if leaves are packed
 constexpr std::size_t kRoots = 65536;
-constexpr std::uint8_t kUnsettled = 255;  // instead of a length while its entry changes
+constexpr std::size_t kStripes = 256;  // of a family's root entries, each with a count of changes
 
 // A reference to a node: its unit in the arena, and below what kind of node it is.
 constexpr unsigned kKindBits = 3;
@@ -72,8 +72,9 @@ struct View {
   const std::uint8_t* page_length = nullptr;
   const std::uint8_t* arena = nullptr;
   std::uint32_t none = 0;  // the leaf "no answer"
-  std::uint32_t deep = 0;  // the leaf "see the first child", a multiple of 256
+  std::uint32_t deep = 0;  // the leaf "see the first child", a multiple of 256; 255 more follow
   unsigned leaf_bits = 16;
+  const std::uint32_t* changes = nullptr;  // of answers: of IPv4 by root4 index >> 8, then of IPv6 by page
   bool packed() const noexcept { return leaf_bits < 16; }
 };
 
