@@ -228,12 +228,23 @@ std::uint32_t Fib::encode(int family, unsigned level, const Slots& slots) {
   cut.rest = 1;
   cut.begin = 0;
   cut.end = 256;
-  for (unsigned s = 0; s < 256; ++s) {
-    const std::uint32_t child = slots.refs ? slots.ref[s] : 0;
-    const bool starts = s == 0 || slots.code[s] != slots.code[s - 1] || slots.code[s] >= kFirstCode[s] ||
-                        child != 0 || (slots.refs && slots.ref[s - 1] != 0);
-    if (!starts) continue;
-    cut.middle[cut.count++] = {slots.leaf[s], child, static_cast<std::uint16_t>(s), slots.code[s]};
+  alignas(8) std::uint8_t starts[256 + 8];
+  for (unsigned s = 1; s < 256; ++s) {
+    const bool differs = slots.code[s] != slots.code[s - 1];
+    starts[s] = static_cast<std::uint8_t>(differs | (slots.code[s] >= kFirstCode[s]));
+  }
+  starts[0] = 1;
+  for (unsigned s = 0; slots.refs && s < 256; ++s) {
+    if (slots.ref[s] != 0) starts[s] = starts[s + 1] = 1;
+  }
+  for (unsigned first = 0; first < 256; first += 8) {
+    std::uint64_t eight = 0;  // slots, from the lowest byte on
+    for (unsigned i = 0; i < 8; ++i) eight |= std::uint64_t{starts[first + i]} << (8 * i);
+    for (; eight != 0; eight &= eight - 1) {
+      const unsigned s = first + static_cast<unsigned>(std::countr_zero(eight)) / 8;
+      cut.middle[cut.count++] = {slots.leaf[s], slots.refs ? slots.ref[s] : 0, static_cast<std::uint16_t>(s),
+                                 slots.code[s]};
+    }
   }
   cut.more = slots.hidden;
   cut.more_count = slots.hidden_count;
