@@ -327,6 +327,7 @@ cdef class Core:
 
     # Applies what edits and time have left to do; returns the time if picks depend on it. A clock of the user
     # comes first: it may edit, or let another thread do so.
+    @cython.final
     cdef double settle(self) except? -1.0:
         cdef double now = 0.0
         if self.c.uses_time():
@@ -338,6 +339,7 @@ cdef class Core:
             self.c.rebuild()
         return now
 
+    @cython.final
     cdef uint64_t hash_bytes(self, const char* data, Py_ssize_t size) noexcept:
         if self._compat == Compat.none or self._compat == Compat.pymemcache:
             return xxh3_64(data, size, 0)
@@ -347,6 +349,7 @@ cdef class Core:
             return md5_word(data, size)
         return xxh64(data, size, 0)
 
+    @cython.final
     cdef uint64_t hash_of(self, key) except? 0:
         cdef const char* data
         cdef Py_ssize_t size
@@ -390,14 +393,19 @@ cdef class Core:
             raise KeyError(f"no backend {id!r} in this balancer")
         return <object> slot
 
-    cdef uint32_t choose(self, key) except? 0:
+    @cython.final
+    cdef inline uint32_t choose(self, key) except? 0:
         cdef double now = 0.0
-        cdef uint64_t hash
-        if key is None or not self._hashed:
-            if self.c.dirty() or self.c.uses_time():
-                now = self.settle()
-            return self.c.pick(now)
-        hash = self.hash_of(key)
+        if key is not None and self._hashed:
+            return self.choose_by_key(key)
+        if self.c.dirty() or self.c.uses_time():
+            now = self.settle()
+        return self.c.pick(now)
+
+    @cython.final
+    cdef uint32_t choose_by_key(self, key) except? 0:
+        cdef double now = 0.0
+        cdef uint64_t hash = self.hash_of(key)
         if self.c.dirty() or self.c.uses_time():
             now = self.settle()
         if hash == self._no_key and self.is_empty(key, hash):

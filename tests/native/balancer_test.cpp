@@ -41,6 +41,17 @@ void slots_agree() {
   }
 }
 
+void jumps_agree() {
+  for (const std::uint32_t buckets : {1u, 2u, 3u, 1000u, 1u << 20, (1u << 31) - 1, 1u << 31, 0xFFFFFFFFu}) {
+    for (std::uint64_t i = 0; i < 2000; ++i) {
+      const std::uint64_t key = i < 3 ? 0 - i : draw(buckets, i);
+      for (const Kernels* kernels : all_kernels()) {
+        CHECK(kernels->jump_one(key, buckets) == jump_hash(key, buckets));
+      }
+    }
+  }
+}
+
 void alias_agrees() {
   for (std::size_t members : {1u, 2u, 3u, 100u}) {
     std::vector<double> weights;
@@ -117,6 +128,7 @@ void wide_ids() {
 int main() {
   slots_agree();
   alias_agrees();
+  jumps_agree();
   digest();
   wide_ids();
   return 0;

@@ -65,16 +65,10 @@ void Balancer::pick_many(Id* ids, std::size_t n, double now) {
   for (std::size_t done = 0; done < n;) {
     const std::size_t some = std::min(kChunk, n - done);
     std::uint64_t first = position_.load(kRelaxed);
-    Ask ask;
-    ask.now = now;
+    std::uint64_t next = first;
     do {
-      ask.position = first;
-      for (std::size_t i = 0; i < some; ++i) {
-        const Decision decision = quick(ask);
-        ids[done + i] = decision.id;
-        ask.position = decision.next;
-      }
-    } while (!position_.compare_exchange_weak(first, ask.position, kRelaxed));
+      next = look(ids + done, some, first, now);
+    } while (!position_.compare_exchange_weak(first, next, kRelaxed));
     done += some;
   }
 }

@@ -15,7 +15,6 @@ constexpr int kTries = 32;  // random choices before everybody is looked at
 constexpr std::uint64_t kStrideTries = std::uint64_t{1} << 16;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr double kNever = std::numeric_limits<double>::infinity();
-constexpr double kUnmeasured = 1e300;  // load of a backend with requests under way and no answer yet
 
 // What slow start means to a look at a backend: it takes its part of all looks, or of the keys that are to
 // become its own, or this key was its own before.
@@ -257,26 +256,6 @@ void Balancer::choose_hashed(Choice& choice) const noexcept {
   }
 }
 
-bool Balancer::less_loaded(const Tier& tier, const Storage& storage, Id a, Id b, double factor_a,
-                           double factor_b) const noexcept {
-  const Lane& lane_a = storage.lanes[a];
-  const Lane& lane_b = storage.lanes[b];
-  const double weight_a = lane_a.weight.load(kRelaxed) * factor_a;
-  const double weight_b = lane_b.weight.load(kRelaxed) * factor_b;
-  const double pending_a = lane_a.in_flight.load(kRelaxed);
-  const double pending_b = lane_b.in_flight.load(kRelaxed);
-  if (!storage.latencies) return pending_b * weight_a < pending_a * weight_b;
-  const double mean = tier.table.total_weight / static_cast<double>(tier.table.members.size());
-  const auto load = [&](Id id, double pending, double weight) {
-    const double level = storage.latencies[id].level.load(kRelaxed);
-    // Who has not answered yet gets one request, and then no more until it does.
-    if (level == 0.0) return pending > 0.0 ? kUnmeasured * (1.0 + pending) : 0.0;
-    return level * (1.0 + pending * mean / weight);
-  };
-  // Costs that are equal but for roundings are a tie.
-  return load(b, pending_b, weight_b) < load(a, pending_a, weight_a) * (1.0 - 1e-9);
-}
-
 // Two different backends drawn by weight; the one with less load, the first drawn if equal.
 void Balancer::choose_two(Choice& choice) const noexcept {
   const Table& table = choice.tier.table;
@@ -387,6 +366,13 @@ Decision Balancer::decide(const Ask& given) const noexcept {
   if (shared) decision.next = ask.position + 1;
   if (hashed && ask.keyed) decision.next = ask.position;
   return decision;
+}
+
+Decision Balancer::decide_at(std::uint64_t position, double now) const noexcept {
+  Ask ask;
+  ask.position = position;
+  ask.now = now;
+  return decide(ask);
 }
 
 // The pick if this tier takes it; `next` is the position after it if the tier takes all picks, as `alone`

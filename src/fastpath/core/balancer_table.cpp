@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "fastpath/balance/balancer.hpp"
 #include "fastpath/balance/md5.hpp"
 #include "fastpath/hash.hpp"
 
@@ -312,6 +313,7 @@ void build_jump(Table& table) {
   std::vector<Id> ids;
   for (std::size_t i = 0; i < whole.size(); ++i) ids.insert(ids.end(), whole[i], table.members[i]);
   table.kind = TableKind::jump;
+  table.jump_bucket = kernels().jump_one;
   table.ids.assign(ids);
 }
 
@@ -338,10 +340,10 @@ std::size_t Table::nbytes() const noexcept {
 
 void check_size(const std::vector<double>& weights, const TableOptions& options) {
   if (weights.empty()) return;
-  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  const auto n = static_cast<double>(weights.size());
   if (options.policy == Policy::ketama) {
     if (options.compat == Compat::none) return;
+    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+    const auto n = static_cast<double>(weights.size());
     const bool envoy = options.compat == Compat::envoy || options.compat == Compat::envoy_murmur2;
     const double smallest = *std::min_element(weights.begin(), weights.end()) / total;
     const double points = envoy                                    ? envoy_points(smallest, options)
@@ -467,13 +469,9 @@ std::vector<std::uint32_t> maglev_fill(const std::vector<std::uint64_t>& offsets
   }
 }
 
-Table build_table(const std::vector<Member>& all, const TableOptions& options, const Table* before) {
+Table build_table(std::vector<Member> members, const TableOptions& options, const Table* before) {
   Table table;
-  std::vector<Member> members;
-  members.reserve(all.size());
-  for (const Member& member : all) {
-    if (member.weight > 0.0) members.push_back(member);
-  }
+  std::erase_if(members, [](const Member& member) { return !(member.weight > 0.0); });
   table.even = options.policy == Policy::round_robin || options.policy == Policy::random;
   table.members.reserve(members.size());
   table.weights.reserve(members.size());

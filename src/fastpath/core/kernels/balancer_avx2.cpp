@@ -34,6 +34,8 @@ struct Simd {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x);
   }
   static Reals floor(Reals x) noexcept { return _mm256_floor_pd(x); }
+  static double floor(double x) noexcept { return __builtin_floor(x); }
+  static double product_of_next(double x, double by) noexcept { return (x + 1.0) * by; }
   static Reals minus_product(Reals x, Reals a, double b) noexcept { return x - a * b; }
   static Words multiply_low(Words x, std::uint64_t by) noexcept {
     return out(_mm256_mul_epu32(in(x), _mm256_set1_epi64x(static_cast<long long>(by))));
@@ -61,7 +63,7 @@ struct Simd {
 }  // namespace
 
 const Kernels& avx2_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias, rendezvous, jump};
+  static constexpr Kernels kernels{slots, alias, rendezvous, jump, jump_one};
   return kernels;
 }
 

@@ -36,6 +36,9 @@ struct Simd {
   static Reals floor(Reals x) noexcept {
     return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   }
+  static double floor(double x) noexcept { return __builtin_floor(x); }
+  // (x + 1) * by, where x + 1 is exact.
+  static double product_of_next(double x, double by) noexcept { return __builtin_fma(x, by, by); }
   static Reals minus_product(Reals x, Reals a, double b) noexcept {
     return _mm512_fnmadd_pd(a, _mm512_set1_pd(b), x);
   }
@@ -64,7 +67,7 @@ struct Simd {
 }  // namespace
 
 const Kernels& avx512_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias, rendezvous, jump};
+  static constexpr Kernels kernels{slots, alias, rendezvous, jump, jump_one};
   return kernels;
 }
 

@@ -49,7 +49,7 @@ void jump(const std::uint64_t* hashes, std::uint32_t count, std::uint32_t* bucke
 }  // namespace
 
 const Kernels& scalar_kernels() noexcept {
-  static constexpr Kernels kernels{slots, alias, rendezvous, jump};
+  static constexpr Kernels kernels{slots, alias, rendezvous, jump, jump_hash};
   return kernels;
 }
 

@@ -139,3 +139,16 @@ void jump(const std::uint64_t* hashes, std::uint32_t count, std::uint32_t* bucke
   }
   if (i < n) scalar_kernels().jump(hashes + i, count, buckets + i, n - i);
 }
+
+// One alone waits for each of its buckets, so the way from one to the next is what counts: a product and a
+// cut.
+std::uint32_t jump_one(std::uint64_t key, std::uint32_t count) noexcept {
+  const double end = count;
+  for (double bucket = 0.0;;) {
+    key = key * kJumpMultiplier + 1;
+    const auto part = static_cast<double>(static_cast<std::int64_t>((key >> 33) + 1));
+    const double next = Simd::product_of_next(bucket, 0x1p31 / part);
+    if (!(next < end)) return static_cast<std::uint32_t>(static_cast<std::int64_t>(bucket));
+    bucket = Simd::floor(next);
+  }
+}

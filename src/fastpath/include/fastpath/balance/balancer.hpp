@@ -198,12 +198,10 @@ class Balancer {
   bool uses_time() const noexcept { return next_event_ < std::numeric_limits<double>::infinity(); }
   Id pick(double now) noexcept {
     for (;;) {
-      Ask ask;
-      ask.position = position_.load(std::memory_order_relaxed);
-      ask.now = now;
-      const Decision decision = quick(ask);
-      if (decision.next == ask.position ||
-          position_.compare_exchange_weak(ask.position, decision.next, std::memory_order_relaxed)) {
+      std::uint64_t position = position_.load(std::memory_order_relaxed);
+      const Decision decision = quick(position, now);
+      if (decision.next == position ||
+          position_.compare_exchange_weak(position, decision.next, std::memory_order_relaxed)) {
         return decision.id;
       }
     }
@@ -249,15 +247,12 @@ class Balancer {
   void pick_many_keys(const std::uint8_t* keys, std::size_t size, Id* ids, std::size_t n, double now);
   // As pick_many() from a position on, with nothing advanced; returns the position after it.
   std::uint64_t look(Id* ids, std::size_t n, std::uint64_t position, double now) const noexcept {
-    Ask ask;
-    ask.position = position;
-    ask.now = now;
     for (std::size_t i = 0; i < n; ++i) {
-      const Decision decision = quick(ask);
+      const Decision decision = quick(position, now);
       ids[i] = decision.id;
-      ask.position = decision.next;
+      position = decision.next;
     }
-    return ask.position;
+    return position;
   }
   void remember(std::uint64_t hash, Id id) noexcept {
     if (sticky_) sticky_->add(hash ^ (id * kGolden));
@@ -336,11 +331,12 @@ class Balancer {
     std::uint16_t ejections = 0;
   };
 
-  // decide() for the common case: one tier, and nothing wrong with the backend that comes first.
-  Decision quick(const Ask& ask) const noexcept {
+  Decision decide_at(std::uint64_t position, double now) const noexcept;
+  // The same for the common case: one tier, and nothing wrong with the backend that comes first.
+  [[gnu::always_inline]] Decision quick(std::uint64_t position, double now) const noexcept {
     const Generation* g = generation_.load(std::memory_order_acquire);
     const Tier* tier = g->sole.load(std::memory_order_relaxed);
-    if (tier == nullptr || options_.load_bound != 0.0) return decide(ask);
+    if (tier == nullptr || options_.load_bound != 0.0) return decide_at(position, now);
     const std::uint8_t mask = tier->mask.load(std::memory_order_relaxed);
     const auto* flags = g->storage->flags.get();
     const auto open = [&](Id id) { return (flags[id].load(std::memory_order_relaxed) & mask) == 0; };
@@ -348,51 +344,53 @@ class Balancer {
     Id id = 0;
     switch (table.kind) {
       case TableKind::schedule:
-        id = table.ids[ask.position % table.ids.size()];
+        id = table.ids[position % table.ids.size()];
         break;
       case TableKind::list:
-        id = table.members[ask.position % table.members.size()];
+        id = table.members[position % table.members.size()];
         break;
       case TableKind::alias:
-        id = table.alias_owner(draw(options_.seed, ask.position));
+        id = table.alias_owner(draw(options_.seed, position));
         break;
       case TableKind::two_choices: {
-        std::uint64_t x = draw(options_.seed, ask.position);
+        std::uint64_t x = draw(options_.seed, position);
         id = table.alias_owner(x);
         Id other = id;
         for (int tries = 0; tries < 4 && other == id; ++tries) {
           x = next_draw(x);
           other = table.alias_owner(x);
         }
-        if (id == other || !open(other) || !open(id)) return decide(ask);
+        if (id == other || !open(other) || !open(id)) return decide_at(position, now);
         if (less_loaded(*tier, *g->storage, id, other)) id = other;
-        return {id, Reason::ok, ask.position + 1};
+        return {id, Reason::ok, position + 1};
       }
       case TableKind::slots:
-        id = table.slot_owner(draw(options_.seed, ask.position));
+        id = table.slot_owner(draw(options_.seed, position));
         break;
       case TableKind::ring:
       case TableKind::rendezvous:
       case TableKind::jump:
-        id = table.alias_owner(draw(options_.seed, ask.position));
+        id = table.alias_owner(draw(options_.seed, position));
         break;
       case TableKind::scan: {
-        if (tier->ramping.load(std::memory_order_relaxed) != 0) return decide(ask);
-        const std::size_t place = tier->least.pick(unit(draw(options_.seed, ask.position)));
-        if (place == Tournament::kNobody) return decide(ask);
+        if (tier->ramping.load(std::memory_order_relaxed) != 0) return decide_at(position, now);
+        const std::size_t place = tier->least.pick(unit(draw(options_.seed, position)));
+        if (place == Tournament::kNobody) return decide_at(position, now);
         id = table.members[place];
         break;
       }
       default:
-        return decide(ask);
+        return decide_at(position, now);
     }
-    if (!open(id)) return decide(ask);
-    return {id, Reason::ok, ask.position + 1};
+    if (!open(id)) return decide_at(position, now);
+    return {id, Reason::ok, position + 1};
   }
 
   bool remembered(std::uint64_t hash, Id id) const noexcept {
     return sticky_ && sticky_->contains(hash ^ (id * kGolden));
   }
+  // Load of a backend with requests under way and no answer yet.
+  static constexpr double kUnmeasured = 1e300;
   struct Choice;
   double ramp_part(const Ramp& ramp, double now) const noexcept;
   double ramp_factor(const Storage& storage, Id id, double now) const noexcept;
@@ -406,7 +404,25 @@ class Balancer {
   // Whether b is to be preferred over a. Equal loads leave a, which was drawn first. The factors are of slow
   // start.
   bool less_loaded(const Tier& tier, const Storage& storage, Id a, Id b, double factor_a = 1.0,
-                   double factor_b = 1.0) const noexcept;
+                   double factor_b = 1.0) const noexcept {
+    constexpr auto kRelaxed = std::memory_order_relaxed;
+    const Lane& lane_a = storage.lanes[a];
+    const Lane& lane_b = storage.lanes[b];
+    const double weight_a = lane_a.weight.load(kRelaxed) * factor_a;
+    const double weight_b = lane_b.weight.load(kRelaxed) * factor_b;
+    const double pending_a = lane_a.in_flight.load(kRelaxed);
+    const double pending_b = lane_b.in_flight.load(kRelaxed);
+    if (!storage.latencies) return pending_b * weight_a < pending_a * weight_b;
+    const double mean = tier.table.total_weight / static_cast<double>(tier.table.members.size());
+    const auto load = [&](Id id, double pending, double weight) {
+      const double level = storage.latencies[id].level.load(kRelaxed);
+      // Who has not answered yet gets one request, and then no more until it does.
+      if (level == 0.0) return pending > 0.0 ? kUnmeasured * (1.0 + pending) : 0.0;
+      return level * (1.0 + pending * mean / weight);
+    };
+    // Costs that are equal but for roundings are a tie.
+    return load(b, pending_b, weight_b) < load(a, pending_a, weight_a) * (1.0 - 1e-9);
+  }
   Decision decide_in(const Generation& generation, const Tier& tier, const Ask& ask, std::uint64_t cursor,
                      bool alone) const noexcept;
   // By how much costs have lost of their levels.
@@ -482,6 +498,8 @@ struct Kernels {
                             std::uint64_t hash);
   // buckets[i] = jump_hash(hashes[i], count).
   void (*jump)(const std::uint64_t* hashes, std::uint32_t count, std::uint32_t* buckets, std::size_t n);
+  // jump_hash(hash, count).
+  std::uint32_t (*jump_one)(std::uint64_t hash, std::uint32_t count) noexcept;
 };
 const Kernels& scalar_kernels() noexcept;
 const Kernels& avx2_kernels() noexcept;

@@ -118,6 +118,7 @@ struct Table {
   std::vector<std::uint64_t> node_hash;   // rendezvous, of the members
   std::vector<double> inverse_weight;     // rendezvous, of the members
   std::vector<std::uint32_t> slots_held;  // stable, of the members
+  std::uint32_t (*jump_bucket)(std::uint64_t hash, std::uint32_t buckets) noexcept = nullptr;  // jump
 
   std::size_t nbytes() const noexcept;
 
@@ -187,7 +188,7 @@ inline std::uint32_t jump_hash(std::uint64_t key, std::uint32_t buckets) noexcep
 }
 
 inline Id Table::jump_owner(std::uint64_t hash) const noexcept {
-  return ids[jump_hash(hash, static_cast<std::uint32_t>(ids.size()))];
+  return ids[jump_bucket(hash, static_cast<std::uint32_t>(ids.size()))];
 }
 
 // Smaller is better: weighted rendezvous hashing (Schindelhauer, Schomaker, 2005), -ln(u) / weight.
@@ -201,7 +202,7 @@ void check_size(const std::vector<double>& weights, const TableOptions& options)
 
 // Builds the table of `members` (in order of their addition). Members of weight 0 get no place. `before` is
 // the table to repair, or null. Throws as check_size().
-Table build_table(const std::vector<Member>& members, const TableOptions& options, const Table* before);
+Table build_table(std::vector<Member> members, const TableOptions& options, const Table* before);
 
 // The parts, each of which the tests hold against known answers.
 std::vector<std::uint32_t> smooth_schedule(const std::vector<std::uint64_t>& weights);  // nginx's order
