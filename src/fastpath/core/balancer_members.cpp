@@ -370,7 +370,7 @@ std::unique_ptr<Table> Balancer::build_outset(const std::vector<Member>& now, co
                           : before->outset  ? before->outset.get()
                                             : &before->table;
   try {
-    return std::make_unique<Table>(build_table(members, options_.table, repaired));
+    return std::make_unique<Table>(build_table(std::move(members), options_.table, repaired));
   } catch (const std::invalid_argument&) {
     return nullptr;  // such weights between others may need too large a table
   }
@@ -381,21 +381,34 @@ void Balancer::rebuild() {
   const std::vector<bool> inside = subset();
   // By priority, the local zone before the others, in order of addition.
   using Place = std::pair<int, bool>;
-  std::map<Place, std::vector<std::pair<std::uint32_t, Id>>> groups;
-  auto group = groups.end();  // mostly that of the one before
-  for (Id id = 1; id < entries_.size(); ++id) {
+  std::map<Place, std::vector<std::uint64_t>> groups;  // the order above the id
+  auto group = groups.end();                           // mostly that of the one before
+  const auto put = [&](Id id) {
     const Entry& entry = entries_[id];
-    if (!present(id) || weight(id) <= 0.0 || !inside[id]) continue;
+    if (!present(id) || weight(id) <= 0.0 || !inside[id]) return;
     const Place place{static_cast<int>(entry.priority), !entry.local};
     if (group == groups.end() || group->first != place) {
       group = groups.try_emplace(place).first;
       group->second.reserve(present_);
     }
-    group->second.push_back({entry.order, id});
+    group->second.push_back(std::uint64_t{entry.order} << 32 | id);
+  };
+  // Members of the tables before are in order already, which ids that others had are not.
+  const Generation* old = generation_.load(kRelaxed);
+  std::vector<std::uint8_t> met(entries_.size(), 0);
+  if (old != nullptr) {
+    for (const auto& tier : old->tiers) {
+      for (const Id id : tier->table.members) {
+        met[id] = 1;
+        put(id);
+      }
+    }
+  }
+  for (Id id = 1; id < entries_.size(); ++id) {
+    if (met[id] == 0) put(id);
   }
   keys_.tidy();
   if (options_.table.policy == Policy::least_request) places_.resize(entries_.size());
-  const Generation* old = generation_.load(kRelaxed);
   auto g = std::make_unique<Generation>();
   g->storage = storage_;
   for (auto& [place, group] : groups) {
@@ -406,7 +419,8 @@ void Balancer::rebuild() {
     tier->remote = place.second;
     std::vector<Member> members;
     members.reserve(group.size());
-    for (const auto& [order, id] : group) {
+    for (const std::uint64_t ordered : group) {
+      const Id id = static_cast<Id>(ordered);
       members.push_back({id, weight(id), entries_[id].hash, keys_.empty() ? std::string_view() : keys_[id]});
     }
     const Tier* before = nullptr;
@@ -415,8 +429,9 @@ void Balancer::rebuild() {
         if (other->priority == place.first && other->remote == place.second) before = other.get();
       }
     }
-    tier->table = build_table(members, options_.table, before != nullptr ? &before->table : nullptr);
     tier->outset = build_outset(members, before);
+    tier->table =
+        build_table(std::move(members), options_.table, before != nullptr ? &before->table : nullptr);
     if (tier->table.kind == TableKind::scan) tier->least.resize(tier->table.weights);
     g->tiers.push_back(std::move(tier));
   }

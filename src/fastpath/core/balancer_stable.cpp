@@ -8,7 +8,9 @@
 // moves.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -27,6 +29,32 @@ struct Dart {
 // A share rounded up always fits, so the caps leave room for every slot.
 std::uint32_t most_slots(double share, double slack) {
   return static_cast<std::uint32_t>(std::ceil(share * (1.0 + slack)));
+}
+
+// The places of the `count` least loads, and mostly few more. Halving a range takes no branch that depends on
+// a load, which would be mispredicted every other time.
+std::vector<std::uint32_t> least_of(const std::vector<float>& loads, std::size_t count) {
+  const auto up_to = [&](float bound) {
+    std::uint32_t found = 0;
+    for (const float load : loads) found += load <= bound;
+    return found;
+  };
+  // A load is mostly near 1, or -1 where the most loaded come first.
+  float low = -2.0F;
+  float high = 2.0F;
+  if (up_to(high) < count) high = std::numeric_limits<float>::infinity();
+  for (int step = 0; step < 10 && high <= 2.0F; ++step) {
+    const float middle = (low + high) / 2;
+    (up_to(middle) < count ? low : high) = middle;
+  }
+  std::vector<std::uint32_t> places(loads.size());
+  std::size_t found = 0;
+  for (std::uint32_t i = 0; i < loads.size(); ++i) {
+    places[found] = i;
+    found += loads[i] <= high;
+  }
+  places.resize(found);
+  return places;
 }
 
 }  // namespace
@@ -85,24 +113,31 @@ void stable_repair(Table& table, const Table& before, std::uint32_t slots, doubl
     held[before.members[i]] = before.slots_held[i];
     weight[before.members[i]] = before.weights[i];
   }
-  const auto share = [&](std::size_t i) { return table.weights[i] / table.total_weight * slots; };
+  std::vector<double> share(n);
+  for (std::size_t i = 0; i < n; ++i) share[i] = table.weights[i] / table.total_weight * slots;
   std::vector<std::uint32_t> goal(n);
   std::int64_t excess = -static_cast<std::int64_t>(slots);
   for (std::size_t i = 0; i < n; ++i) {
     const Id id = table.members[i];
     double wanted = held[id];
-    if (weight[id] != table.weights[i]) wanted += share(i) - weight[id] / before.total_weight * slots;
-    const double most = most_slots(share(i), slack);
-    goal[i] = static_cast<std::uint32_t>(std::clamp(wanted, 0.0, most) + 0.5);
+    if (weight[id] != table.weights[i]) wanted += share[i] - weight[id] / before.total_weight * slots;
+    // Hardly anybody is at the cap, whose rounding the others are spared.
+    if (wanted > share[i] * (1.0 + slack)) wanted = std::min<double>(wanted, most_slots(share[i], slack));
+    goal[i] = static_cast<std::uint32_t>(std::max(wanted, 0.0) + 0.5);
     excess += goal[i];
   }
   if (excess != 0) {
     // The goals must add up: one at a time, the most loaded lowers its goal or the least loaded raises it.
     const bool lower = excess > 0;
     using Load = std::pair<double, std::size_t>;
-    const auto load = [&](std::size_t i) { return lower ? -(goal[i] / share(i)) : (goal[i] + 1) / share(i); };
-    std::vector<Load> heap(n);
-    for (std::size_t i = 0; i < n; ++i) heap[i] = {load(i), i};
+    const auto load = [&](std::size_t i) { return lower ? -(goal[i] / share[i]) : (goal[i] + 1) / share[i]; };
+    std::vector<float> loads(n);
+    for (std::size_t i = 0; i < n; ++i) loads[i] = static_cast<float>(load(i));
+    // So many steps cannot reach anybody but as many first ones; rounding to a float keeps the order.
+    std::vector<Load> heap;
+    for (const std::uint32_t i : least_of(loads, static_cast<std::size_t>(std::abs(excess)))) {
+      heap.push_back({load(i), i});
+    }
     std::make_heap(heap.begin(), heap.end(), std::greater<>());
     for (; excess != 0; excess += lower ? -1 : 1) {
       std::pop_heap(heap.begin(), heap.end(), std::greater<>());
@@ -117,7 +152,7 @@ void stable_repair(Table& table, const Table& before, std::uint32_t slots, doubl
   for (std::size_t i = 0; i < n; ++i) {
     const Id id = table.members[i];
     surplus[id] = held[id] > goal[i] ? held[id] - goal[i] : 0;
-    takers.insert(takers.end(), goal[i] > held[id] ? goal[i] - held[id] : 0, id);
+    if (goal[i] > held[id]) takers.insert(takers.end(), goal[i] - held[id], id);
   }
   table.ids = before.ids;
   table.ids.hand_over(surplus, takers);
@@ -130,27 +165,37 @@ template <typename T>
 void hand_over_in(std::vector<T>& ids, std::size_t size, std::vector<std::uint32_t>& surplus,
                   const std::vector<Id>& takers) {
   constexpr std::size_t kBlock = 64;
-  const auto givers =
-      std::count_if(surplus.begin(), surplus.end(), [](std::uint32_t left) { return left > 0; });
-  const auto only = static_cast<T>(
-      std::find_if(surplus.begin(), surplus.end(), [](std::uint32_t left) { return left > 0; }) -
-      surplus.begin());
+  constexpr std::size_t kGroup = 8;
+  const auto gives = [](std::uint32_t left) { return left > 0; };
+  auto givers = std::count_if(surplus.begin(), surplus.end(), gives);
+  auto only = static_cast<T>(std::find_if(surplus.begin(), surplus.end(), gives) - surplus.begin());
   auto taker = takers.begin();
-  for (std::size_t begin = 0; begin < size && taker != takers.end(); begin += kBlock) {
-    const std::size_t end = std::min(size, begin + kBlock);
-    if (givers == 1) {
-      // Mostly one backend is gone, and most blocks hold none of its slots.
-      T found = 0;
-      for (std::size_t i = begin; i < end; ++i) found |= static_cast<T>(ids[i] == only);
-      if (found == 0) continue;
-    }
+  const auto give = [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end && taker != takers.end(); ++i) {
       std::uint32_t& left = surplus[ids[i]];
       if (left == 0) continue;
-      --left;
       ids[i] = static_cast<T>(*taker++);
+      if (--left == 0 && --givers == 1) {
+        only = static_cast<T>(std::find_if(surplus.begin(), surplus.end(), gives) - surplus.begin());
+      }
+    }
+  };
+  // Where one alone gives, most blocks hold none of its slots; where many do, most groups.
+  std::size_t begin = 0;
+  for (; begin + kBlock <= size && taker != takers.end(); begin += kBlock) {
+    const T* const block = ids.data() + begin;
+    if (givers == 1) {
+      T found = 0;
+      for (std::size_t i = 0; i < kBlock; ++i) found |= static_cast<T>(block[i] == only);
+      if (found == 0) continue;
+    }
+    for (std::size_t group = 0; group < kBlock; group += kGroup) {
+      std::uint32_t left = 0;
+      for (std::size_t i = 0; i < kGroup; ++i) left |= surplus[block[group + i]];
+      if (left != 0) give(begin + group, begin + group + kGroup);
     }
   }
+  give(begin, size);
 }
 
 }  // namespace
