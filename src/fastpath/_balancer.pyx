@@ -193,7 +193,7 @@ cdef extern from "fastpath/balance/balancer.hpp" namespace "fastpath::balance" n
         const COptions& options() noexcept
         void forget_readers() noexcept
         bint uses_time() noexcept
-        uint32_t pick(double now) noexcept
+        uint32_t pick(double now, cbool alone) noexcept
         uint32_t pick_hash(uint64_t hash, double now) noexcept
         uint32_t pick_key(uint64_t hash, const void* key, size_t size, double now) noexcept
         CDecision decide(const CAsk& ask) noexcept
@@ -270,6 +270,7 @@ cdef class Core:
     cdef bint _hashed
     cdef bint _begun
     cdef bint _held
+    cdef Py_ssize_t _batches  # that move the position without the GIL
     cdef uint64_t _no_key  # the hash of an empty one
     cdef Compat _compat
     cdef object __weakref__
@@ -312,6 +313,7 @@ cdef class Core:
 
     def _forget_readers(self):
         """In the child of a fork, where no other thread is."""
+        self._batches = 0
         self.c.forget_readers()
 
     # --- helpers ---------------------------------------------------------------------------------------------
@@ -400,7 +402,7 @@ cdef class Core:
             return self.choose_by_key(key)
         if self.c.dirty() or self.c.uses_time():
             now = self.settle()
-        return self.c.pick(now)
+        return self.c.pick(now, self._batches == 0)
 
     @cython.final
     cdef uint32_t choose_by_key(self, key) except? 0:
@@ -409,7 +411,7 @@ cdef class Core:
         if self.c.dirty() or self.c.uses_time():
             now = self.settle()
         if hash == self._no_key and self.is_empty(key, hash):
-            return self.c.pick(now)
+            return self.c.pick(now, self._batches == 0)
         if self._compat == Compat.pymemcache and isinstance(key, (bytes, str)):
             data = key.encode() if isinstance(key, str) else key
             return self.c.pick_key(hash, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), now)
@@ -557,8 +559,10 @@ cdef class Core:
         elif not advance:
             self.c.look(id_data, n, self.c.position(), now)
         elif n >= RELEASE_PICKS and self._compat != Compat.pymemcache:
+            self._batches += 1
             with nogil:
                 self.c.pick_many(id_data, n, now)
+            self._batches -= 1
         else:
             self.c.pick_many(id_data, n, now)
         return ids

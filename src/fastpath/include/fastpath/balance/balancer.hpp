@@ -196,10 +196,16 @@ class Balancer {
   // --- picks
   // `now` matters only while uses_time() is true.
   bool uses_time() const noexcept { return next_event_ < std::numeric_limits<double>::infinity(); }
-  Id pick(double now) noexcept {
+  // `alone`: no pick_many() runs, so nobody else moves the position. The locked exchange, which waits for all
+  // stores of the caller, is spared.
+  Id pick(double now, bool alone = false) noexcept {
     for (;;) {
       std::uint64_t position = position_.load(std::memory_order_relaxed);
       const Decision decision = quick(position, now);
+      if (alone) {
+        position_.store(decision.next, std::memory_order_relaxed);
+        return decision.id;
+      }
       if (decision.next == position ||
           position_.compare_exchange_weak(position, decision.next, std::memory_order_relaxed)) {
         return decision.id;
