@@ -41,7 +41,7 @@ _LIVE: tuple[weakref.WeakValueDictionary[int, Locked], ...] = tuple(
     weakref.WeakValueDictionary() for _ in (LISTENED, EDITED, TABLE)
 )  # by id(): not all can be hashed
 _ENTRY = threading.RLock()  # of _LIVE
-_FORKING = threading.Lock()  # one fork at a time, or two would wait for each other's locks
+_FORKING = threading.RLock()  # one fork at a time, or two would wait for each other's locks
 _ASKING: list[None] = []  # one for each thread that waits for that
 _HELD: list[tuple[int, Locked]] = []  # by level
 _RESUME: list[None] = []  # one, if garbage is to be collected again after the fork
@@ -56,16 +56,24 @@ def protect(obj: Locked, level: int = TABLE) -> None:
         _LIVE[level][id(obj)] = obj
 
 
-def _begin() -> None:
-    _ASKING.append(None)
-    try:
+def _begin() -> BaseException | None:
+    """Waits for the turn to fork; what a signal's handler raised meanwhile stops no fork, and comes back."""
+    late: BaseException | None = None
+    if _FORKING._is_owned():  # type: ignore[attr-defined]  # a signal's handler forks while a fork waits
         _FORKING.acquire()
-    finally:
+    else:
+        _ASKING.append(None)
+        while not _FORKING._is_owned():  # type: ignore[attr-defined]  # may be taken when a handler raises
+            try:
+                _FORKING.acquire()
+            except BaseException as error:
+                late = error
         _ASKING.pop()
     # The end of an object might write to a table that is locked here, and wait for ever.
     if gc.isenabled():
         _RESUME.append(None)
         gc.disable()
+    return late
 
 
 def _end() -> None:
@@ -76,8 +84,7 @@ def _end() -> None:
 
 
 def _lock_all() -> None:
-    _begin()
-    late: BaseException | None = None
+    late = _begin()
     while True:
         _ENTRY.acquire()
         held = {id(obj) for _, obj in _HELD}
@@ -102,14 +109,19 @@ def _lock_all() -> None:
                 while _HELD:
                     _HELD.pop()[1]._unlock_after_fork()
                 _end()
-                time.sleep(PATIENCE_S)
-                _begin()
+                try:
+                    time.sleep(PATIENCE_S)
+                except BaseException as error:
+                    late = error
+                late = _begin() or late
             break  # in order
     if late is not None:
         raise late  # no fork is stopped by it; the interpreter reports it
 
 
 def _unlock_all(in_child: bool) -> None:
+    if not _FORKING._is_owned():  # type: ignore[attr-defined]  # a handler raised before this fork had its turn
+        return
     held = _HELD[::-1]  # to the end of the call: what nobody else has ends after all locks are free
     _HELD.clear()
     try:
@@ -121,8 +133,10 @@ def _unlock_all(in_child: bool) -> None:
     finally:
         if in_child:
             _ASKING.clear()
-        _ENTRY.release()
-        _end()
+        try:
+            _ENTRY.release()
+        finally:
+            _end()
 
 
 os.register_at_fork(

@@ -177,3 +177,70 @@ def test_locks_are_taken_in_the_order_in_which_writers_nest_them() -> None:
         for thread in threads:
             thread.join()
     """)
+
+
+def test_a_signal_while_a_fork_waits_for_another_one() -> None:
+    """Its handler raises, or forks: the fork waits on, has all locks and gives them back."""
+    run("""
+        import os, signal, sys, threading, time
+        from fastpath import forking
+
+        class Slow:
+            def __init__(self):
+                self.lock = threading.RLock()
+                forking.protect(self, forking.EDITED)
+
+            def _lock_for_fork(self):
+                return self.lock.acquire(timeout=forking.PATIENCE_S)
+
+            def _unlock_after_fork(self):
+                self.lock.release()
+
+            _unlock_in_child = _unlock_after_fork
+
+        def fork(work=lambda: None):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(0)
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(5)
+                work()
+                os._exit(0)
+            return os.waitpid(pid, 0)[1]
+
+        def stop(*_):
+            raise InterruptedError
+
+        def fork_once_more(*_):
+            statuses.append(fork())
+
+        def write():
+            with slow.lock:
+                writing.set()
+                time.sleep(0.25)
+
+        def use():
+            if not slow.lock.acquire(timeout=1):
+                os._exit(1)
+
+        sys.unraisablehook = lambda raised: reported.append(raised.exc_type)
+        slow, statuses, reported = Slow(), [], []
+        # In the midst of 50 ms in which another one has the turn, this one has it, and this one sleeps.
+        for after in [0.02, 0.065, 0.115]:
+            for handler in (stop, fork_once_more):
+                signal.signal(signal.SIGALRM, handler)
+                writing = threading.Event()
+                writer = threading.Thread(target=write)
+                writer.start()
+                writing.wait()
+                other = threading.Thread(target=lambda: statuses.append(fork(use)))
+                other.start()
+                time.sleep(0.01)
+                signal.setitimer(signal.ITIMER_REAL, after)
+                statuses.append(fork(use))
+                writer.join()
+                other.join()
+        assert statuses == [0] * 15, statuses
+        assert reported == [InterruptedError] * 3, reported
+        assert fork(use) == 0
+    """)
