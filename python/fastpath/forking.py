@@ -7,6 +7,7 @@ what they only looked at, waited for or had begun to prepare is forgotten in the
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  # whose hook takes a lock, as logging's does: after the ones here
 import gc
 import os
 import threading

@@ -244,3 +244,33 @@ def test_a_signal_while_a_fork_waits_for_another_one() -> None:
         assert reported == [InterruptedError] * 3, reported
         assert fork(use) == 0
     """)
+
+
+def test_a_writer_that_forks_beside_another_fork_and_hooks_of_others() -> None:
+    """Hooks that come later than those here run before them: the ones of the standard library take locks."""
+    run("""
+        import os, threading, time
+        from fastpath import Registry
+        import concurrent.futures.thread, logging
+
+        def fork():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+
+        def listen(_):
+            editing.set()
+            time.sleep(0.2)  # the other one is at it by now
+            fork()
+
+        editing, registry = threading.Event(), Registry()
+        registry.subscribe(listen)
+        writer = threading.Thread(target=lambda: registry.register("web", "192.0.2.1", 80), daemon=True)
+        writer.start()
+        editing.wait()
+        threading.Timer(20, os._exit, [1]).start()
+        fork()
+        writer.join()
+        os._exit(0)
+    """)
