@@ -758,7 +758,7 @@ cdef class FibCore:
 
         Notes
         -----
-        Cost: about 60 ns a prefix from text and 50 ns from arrays into an empty table; up to one microsecond a
+        Cost: about 90 ns a prefix from text and 50 ns from arrays into an empty table; up to one microsecond a
         prefix for a few into a large one.
         """
         cdef vector[Route] routes

@@ -232,6 +232,19 @@ cdef class ForwardingTable:
                 self.table.get().put(source, destination, egress, previous)
         return 0
 
+    cdef tuple pairs_to_write(self, sources, destinations):
+        """Sources (None: any), destinations, and ``bool[n]`` of those that have a source; None if all or none have."""
+        second = self.addresses(destinations, "destinations")
+        named = None
+        first = None
+        if sources is not None:
+            sources, named = without_none(sources)
+            first = self.addresses(sources, "sources")
+            given = len(first) if named is None else len(named)
+            if given != len(second):
+                raise ValueError(f"sources and destinations differ in length: {given} and {len(second)}")
+        return first, second, named
+
     def insert_many(self, sources, destinations, egresses):
         """Insert or replace many pairs; of equal pairs the last one wins. Returns how many are new.
 
@@ -244,15 +257,7 @@ cdef class ForwardingTable:
             All are checked before the first pair is inserted.
         """
         cdef vector[uint32_t] ids
-        second = self.addresses(destinations, "destinations")
-        named = None
-        first = None
-        if sources is not None:
-            sources, named = without_none(sources)
-            first = self.addresses(sources, "sources")
-            given = len(first) if named is None else len(named)
-            if given != len(second):
-                raise ValueError(f"sources and destinations differ in length: {given} and {len(second)}")
+        first, second, named = self.pairs_to_write(sources, destinations)
         if self.objects is None:
             numbers = checked_uint32s(egresses, len(second), "egresses")
         else:
@@ -327,15 +332,7 @@ cdef class ForwardingTable:
         int
             How many were there.
         """
-        second = self.addresses(destinations, "destinations")
-        named = None
-        first = None
-        if sources is not None:
-            sources, named = without_none(sources)
-            first = self.addresses(sources, "sources")
-            given = len(first) if named is None else len(named)
-            if given != len(second):
-                raise ValueError(f"sources and destinations differ in length: {given} and {len(second)}")
+        first, second, named = self.pairs_to_write(sources, destinations)
         if named is None:
             return self.erase_group(first, second)
         return self.erase_group(first, second[named]) + self.erase_group(None, second[~named])

@@ -72,16 +72,7 @@ __attribute__((no_sanitize("thread"))) inline bool same_record(const WideTable& 
 
 }  // namespace
 
-ExactKernels exact_kernels_avx2() {
-  return {find_inline<InlineTable<std::uint32_t>::Index>,
-          find_inline<InlineTable<std::uint64_t>::Index>,
-          find_inline<InlineTable<Key16>::Index>,
-          find_inline<Fdb::Index>,
-          find_wide<32>,
-          find_wide<64>,
-          find_halves<InlineTable<std::uint64_t>::Index>,
-          find_halves<InlineTable<Key16>::Index>};
-}
+ExactKernels exact_kernels_avx2() { return kernels_here(); }
 
 }  // namespace fastpath
 

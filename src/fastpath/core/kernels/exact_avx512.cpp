@@ -209,16 +209,7 @@ inline void join_row(const std::uint8_t* first, const std::uint8_t* second, std:
 
 }  // namespace
 
-ExactKernels exact_kernels_avx512() {
-  return {find_inline<InlineTable<std::uint32_t>::Index>,
-          find_inline<InlineTable<std::uint64_t>::Index>,
-          find_inline<InlineTable<Key16>::Index>,
-          find_inline<Fdb::Index>,
-          find_wide<32>,
-          find_wide<64>,
-          find_halves<InlineTable<std::uint64_t>::Index>,
-          find_halves<InlineTable<Key16>::Index>};
-}
+ExactKernels exact_kernels_avx512() { return kernels_here(); }
 
 }  // namespace fastpath
 

@@ -484,3 +484,15 @@ std::size_t find_wide(const WideTable& table, const std::uint8_t* keys, std::siz
   batch.records = records;
   return find_blocks(batch, n, values, hits);
 }
+
+// The entry points of the kernel file that includes this.
+inline ExactKernels kernels_here() {
+  return {find_inline<InlineTable<std::uint32_t>::Index>,
+          find_inline<InlineTable<std::uint64_t>::Index>,
+          find_inline<InlineTable<Key16>::Index>,
+          find_inline<Fdb::Index>,
+          find_wide<32>,
+          find_wide<64>,
+          find_halves<InlineTable<std::uint64_t>::Index>,
+          find_halves<InlineTable<Key16>::Index>};
+}

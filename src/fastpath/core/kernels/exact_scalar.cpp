@@ -28,15 +28,6 @@ inline bool same_record(const WideTable& table, const std::uint8_t* record, cons
 
 }  // namespace
 
-ExactKernels exact_kernels_scalar() {
-  return {find_inline<InlineTable<std::uint32_t>::Index>,
-          find_inline<InlineTable<std::uint64_t>::Index>,
-          find_inline<InlineTable<Key16>::Index>,
-          find_inline<Fdb::Index>,
-          find_wide<32>,
-          find_wide<64>,
-          find_halves<InlineTable<std::uint64_t>::Index>,
-          find_halves<InlineTable<Key16>::Index>};
-}
+ExactKernels exact_kernels_scalar() { return kernels_here(); }
 
 }  // namespace fastpath
