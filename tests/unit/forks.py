@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 # AddressSanitizer before LLVM 18 does not lock its allocator for a fork: the child would wait for a thread
-# that was allocating without the GIL, and is gone. Under it, forks come while threads are between two calls.
+# that was allocating without the GIL, or ended, and is gone. Under it, forks come while threads are between
+# two calls.
 SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
 _BESIDE: list[threading.Barrier] = []  # where the threads of `threads` meet who forks, if they have to
 
@@ -33,6 +35,8 @@ def in_child(work: Callable[[], object]) -> str:
         barrier.wait()
     os.close(writer)
     with os.fdopen(reader) as pipe:
+        if not select.select([pipe], [], [], 120)[0]:
+            os.kill(child, signal.SIGKILL)  # not even as far as its alarm
         said = pipe.read()
     os.waitpid(child, 0)
     return said
