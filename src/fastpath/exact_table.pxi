@@ -395,7 +395,11 @@ cdef class ExactTable:
 
     @property
     def nbytes(self):
-        """Bytes held by the compiled side."""
+        """Bytes held by the compiled side.
+
+        A table that single inserts (or batches below 1024 keys) fill to 84 % also holds the memory that it
+        will grow into, if that is 2 MiB and more: a thread makes it ready, so that no insert waits for it.
+        """
         return self.table.get().nbytes()
 
     def copy(self):

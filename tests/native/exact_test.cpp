@@ -1,14 +1,18 @@
 // Random histories of inserting, replacing, deleting and clearing, held against std::unordered_map after each
 // step: in the middle of growth above all.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
 #include "fastpath/exact_table.hpp"
+#include "fastpath/prefault.hpp"
 
 namespace {
 
@@ -168,9 +172,61 @@ void run_growing(std::size_t size, Isa isa, unsigned seed) {
   }
 }
 
+// Arrays so large that a thread makes their memory ready: written, cleared and given up while it is at it.
+// `numbers` keys reach an array or a chunk of records that is made ready, and do not fill it.
+void run_ahead(std::size_t size, std::uint32_t numbers) {
+  std::string keys;
+  std::vector<std::uint32_t> expected(numbers), values(numbers);
+  for (std::uint32_t number = 0; number < numbers; ++number) keys += key_of(expected[number] = number, size);
+  for (int round = 0; round < 2; ++round) {
+    auto table = ExactTable::make(size, 0, static_cast<unsigned>(round));
+    const auto fill = [&] {
+      std::uint32_t previous = 0;
+      for (std::uint32_t i = 0; i < numbers; ++i) CHECK(table->put(bytes(keys) + i * size, i, &previous));
+      CHECK(table->find_many(bytes(keys), numbers, values.data(), ~0u) == numbers);
+      CHECK(values == expected);
+    };
+    fill();
+    table->clear();
+    CHECK(table->size() == 0);
+    CHECK(table->nbytes() < std::size_t{5} << 19);  // of records, small chunks stay
+    fill();
+    if (round == 0) {
+      CHECK(table->erase_many(bytes(keys), numbers, nullptr) == numbers);
+      table->reclaim();
+      fill();
+    }
+  }
+}
+
+void run_prefault() {
+  for (const std::size_t bytes : {1u, 64u, 4095u, (2u << 20) - 1, 2u << 20, (6u << 20) + 1}) {
+    fastpath::Pages pages(bytes);
+    CHECK(reinterpret_cast<std::uintptr_t>(pages.data()) % 64 == 0);
+    CHECK(pages.bytes() >= bytes);
+    auto* data = static_cast<std::uint8_t*>(pages.data());
+    CHECK(std::all_of(data, data + pages.bytes(), [](std::uint8_t byte) { return byte == 0; }));
+    fastpath::Pages moved(std::move(pages));
+    CHECK(pages.data() == nullptr && moved.data() == data);
+    {
+      const fastpath::Prefault prefault(moved);
+      for (std::size_t at = 0; at < moved.bytes(); at += 64) std::atomic_ref(data[at]).store(1);
+    }
+    for (std::size_t at = 0; at < moved.bytes(); ++at) CHECK(data[at] == (at % 64 == 0));
+    const fastpath::Prefault prefault(moved);
+    while (!prefault.done()) std::this_thread::yield();
+    CHECK(data[0] == 1);
+  }
+}
+
 }  // namespace
 
 int main() {
+  run_prefault();
+  for (const auto& [size, numbers] :
+       {std::pair{4, 125'000}, {8, 80'000}, {16, 46'000}, {16, 100'000}, {40, 31'000}}) {
+    run_ahead(static_cast<std::size_t>(size), static_cast<std::uint32_t>(numbers));
+  }
   for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
     if (!fastpath::isa_supported(isa)) continue;
     for (std::size_t size : {1, 4, 7, 8, 13, 16, 17, 32, 33, 40, 64}) {

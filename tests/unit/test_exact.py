@@ -554,6 +554,20 @@ def test_a_loaded_table_has_stopped_growing() -> None:
         assert len(table) == n
 
 
+def test_memory_is_ready_before_single_inserts_need_it() -> None:
+    """Both arrays are held before the first key moves; a batch has no use for that."""
+    rows = np.arange(60_000, dtype=np.uint64).repeat(2).view(np.uint8).reshape(-1, 16)
+    alone, batch = (ExactTable(16, dtype="uint32", seed=1) for _ in range(2))
+    batch.insert_many(rows[:44_000], np.arange(44_000, dtype=np.uint32))
+    for number, row in enumerate(rows[:44_000]):
+        alone.insert(row.tobytes(), number)
+    assert batch.nbytes == 1 << 20
+    assert alone.nbytes == 3 << 20
+    alone.insert_many(rows, np.arange(60_000, dtype=np.uint32))
+    assert alone.nbytes == 2 << 20
+    assert alone.lookup_many(rows).tolist() == list(range(60_000))
+
+
 def run(code: str) -> str:
     """What a program of its own prints: it would take this one with it if it crashed."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

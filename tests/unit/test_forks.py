@@ -372,6 +372,36 @@ def test_children_free_what_readers_of_the_parent_looked_at(noun: str) -> None:
             assert int(in_child(growth)) < 12
 
 
+@pytest.mark.parametrize("width", [16, 40])
+def test_a_child_goes_on_where_memory_was_made_ready(width: int) -> None:
+    """By a thread that only the parent has, while it grows."""
+    rows = np.zeros((120_000, width), np.uint8)
+    rows[:, :8] = np.arange(len(rows), dtype=np.uint64).view(np.uint8).reshape(-1, 8)
+    keys = [row.tobytes() for row in rows]
+    table = ExactTable(width, dtype="uint32")
+    about = []  # numbers of keys at which memory is made ready
+    for number, key in enumerate(keys):
+        before = table.nbytes
+        table.insert(key, number)
+        if table.nbytes > before + (1 << 20):
+            about.append(number)
+    assert about
+
+    def goes_on(table: ExactTable, first: int) -> bool:
+        for number in range(first, len(keys)):
+            table.insert(keys[number], number)
+        return table.lookup_many(rows).tolist() == list(range(len(keys)))
+
+    for last in about:
+        table = ExactTable(width, dtype="uint32", seed=table.seed)
+        for number in range(last + 1):
+            table.insert(keys[number], number)
+        if SANITIZED:
+            time.sleep(0.5)  # the thread has ended
+        assert in_child(lambda table=table, last=last: goes_on(table, last + 1)) == "True"
+        assert goes_on(table, last + 1)
+
+
 def test_a_policy_edited_by_an_id_that_forks() -> None:
     said: list[str] = []
 

@@ -10,10 +10,10 @@
 // looks again. The version has 20 bits: it would take a million reuses of one line between two loads of one
 // reader to fool it.
 //
-// Growth makes an array of twice the size and moves a few buckets with each write: an entry is written into
-// the new array, then taken out of the old one, so that each stands in one array for the writer, and a reader
-// that looks into the old one first finds it in one of them. A reader that misses in arrays which are no
-// longer the ones in use looks again.
+// Growth makes an array of twice the size, has its memory made ready before it is needed, and then moves a
+// few buckets with each write: an entry is written into the new array, then taken out of the old one, so that
+// each stands in one array for the writer, and a reader that looks into the old one first finds it in one of
+// them. A reader that misses in arrays which are no longer the ones in use looks again.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,7 @@
 #include "fastpath/epoch.hpp"
 #include "fastpath/hash.hpp"
 #include "fastpath/pages.hpp"
+#include "fastpath/prefault.hpp"
 
 namespace fastpath {
 
@@ -131,6 +132,7 @@ class BucketIndex {
   using Wanted = Key;
   using Entry = Value;
   static constexpr std::size_t kAlternates = 4;
+  static constexpr std::size_t kLarge = 1024;  // see for_each_ahead()
   static constexpr std::size_t kSlots = Line::kSlots;
 
   // One array of buckets.
@@ -157,6 +159,7 @@ class BucketIndex {
     std::uint64_t given_back = 0;  // buckets from the front whose memory may be gone
     Pages memory;
     Line* lines;
+    std::unique_ptr<Prefault> prefault;  // while the memory is made ready
   };
 
   // What readers follow. `moved` counts the homes of `old` whose keys are all in `current`.
@@ -179,6 +182,7 @@ class BucketIndex {
       : owner_(owner), epochs_(epochs) {
     auto generation = std::make_unique<Generation>(buckets_for(capacity));
     nbytes_ = generation->memory.bytes();
+    room_ = almost(*generation);
     state_.store(new State{generation.get(), nullptr});
     generation.release();
   }
@@ -257,13 +261,15 @@ class BucketIndex {
 
   // Calls `write(i, hash_of(i))` for each i below n, in order, with the lines that it will touch on their
   // way. A table that still grows then moves as much again: after one load it is done, and look-ups in
-  // batches are several times as fast as they are in two arrays.
+  // batches are several times as fast as they are in two arrays. If the writes belong to a large batch, no
+  // memory is made ready ahead: a pause more is nothing there, and nobody may ever need it.
   template <typename HashOf, typename Write>
-  void for_each_ahead(std::size_t n, HashOf&& hash_of, Write&& write) {
+  void for_each_ahead(std::size_t n, bool large, HashOf&& hash_of, Write&& write) {
     constexpr std::size_t kHome = 24;   // sent for so many writes before
     constexpr std::size_t kOthers = 8;  // where the home bucket is full, its alternates
     constexpr std::size_t kRing = 32;
     std::uint64_t hashes[kRing];
+    const InBatch in_batch(*this, large);
     for (std::size_t i = 0; i < n + kHome; ++i) {
       if (i < n) {
         const std::uint64_t hash = hashes[i % kRing] = hash_of(i);
@@ -290,7 +296,8 @@ class BucketIndex {
   void add(std::uint64_t hash, const Key& key, Value value) {
     step();
     State* seen = state_.load(std::memory_order_relaxed);
-    if (seen->old == nullptr && size() >= limit_of(*seen->current)) seen = start_growth();
+    if (seen->old == nullptr && size() >= room_) [[unlikely]]
+      seen = outgrow(seen);
     while (!place(*seen->current, hash, key, value)) {
       if (size() * 16 < seen->current->count * kSlots) throw std::length_error("too many keys with one hash");
       finish_growth();
@@ -338,6 +345,8 @@ class BucketIndex {
     auto generation = std::make_unique<Generation>(buckets_for(capacity));
     State* seen = state_.load(std::memory_order_relaxed);
     Generation* current = seen->current;
+    next_.reset();
+    room_ = almost(*generation);
     publish(new State{generation.get(), nullptr}, seen->old);
     generation.release();
     epochs_.retire(current);
@@ -366,6 +375,7 @@ class BucketIndex {
   static constexpr std::uint64_t kStep = 4;
   static constexpr std::uint64_t kGiveBack = (std::uint64_t{4} << 20) / sizeof(Line);
   static constexpr std::uint64_t kLeastBuckets = 16;
+  static constexpr std::size_t kPatience = 1024;  // entries until it is asked again whether memory is ready
   static constexpr int kDepth = 2;
 
   static std::uint64_t buckets_for(std::size_t capacity) {
@@ -375,6 +385,11 @@ class BucketIndex {
   }
   static std::size_t limit_of(const Generation& generation) noexcept {
     return generation.count * kSlots / 32 * 29;  // above 92 % there is not always room
+  }
+  // When the next array is to be made ready.
+  static std::size_t almost(const Generation& generation) noexcept {
+    const bool worth_it = 2 * generation.memory.bytes() >= Prefault::kLeastBytes;
+    return worth_it ? generation.count * kSlots / 32 * 27 : limit_of(generation);
   }
 
   template <typename Accept>
@@ -528,22 +543,55 @@ class BucketIndex {
     nbytes_.store(nbytes() - bytes, std::memory_order_relaxed);
   }
 
+  struct InBatch {
+    InBatch(BucketIndex& index, bool large) noexcept : index(index) { index.in_batch_ = large; }
+    ~InBatch() { index.in_batch_ = false; }
+    BucketIndex& index;
+  };
+
+  // The current array has `room_` entries or more.
+  State* outgrow(State* seen) {
+    const std::size_t limit = limit_of(*seen->current);
+    if (size() < limit && in_batch_) return seen;
+    if (size() < limit && next_ == nullptr) {
+      room_ = limit;
+      try {
+        next_ = std::make_unique<Generation>(seen->current->count * 2);
+        next_->prefault = std::make_unique<Prefault>(next_->memory);
+      } catch (const std::bad_alloc&) {  // there still is room in the old one
+      }
+      count_bytes(*seen);
+      return seen;
+    }
+    if (!in_batch_ && next_ != nullptr && next_->prefault != nullptr && !next_->prefault->done() &&
+        size() < limit + limit / 64) {
+      room_ = size() + kPatience;
+      return seen;
+    }
+    return start_growth();
+  }
+
   State* start_growth() {
     State* seen = state_.load(std::memory_order_relaxed);
-    auto generation = std::make_unique<Generation>(seen->current->count * 2);
-    auto* next = new State{generation.get(), seen->current};
-    generation.release();
-    publish(next, nullptr);
-    return next;
+    if (next_ == nullptr) next_ = std::make_unique<Generation>(seen->current->count * 2);
+    auto* grown = new State{next_.get(), seen->current};
+    room_ = almost(*next_.release());
+    publish(grown, nullptr);
+    return grown;
   }
 
   void publish(State* next, Generation* dead) {
     State* before = state_.exchange(next);
-    std::size_t bytes = next->current->memory.bytes();
-    if (next->old != nullptr) bytes += next->old->memory.bytes();
-    nbytes_.store(bytes, std::memory_order_relaxed);
+    count_bytes(*next);
     if (dead != nullptr) epochs_.retire(dead);
     epochs_.retire(before);
+  }
+
+  void count_bytes(const State& state) noexcept {
+    std::size_t bytes = state.current->memory.bytes();
+    if (state.old != nullptr) bytes += state.old->memory.bytes();
+    if (next_ != nullptr) bytes += next_->memory.bytes();
+    nbytes_.store(bytes, std::memory_order_relaxed);
   }
 
   void move_home(Generation& old, std::uint64_t home, Generation& current) {
@@ -586,6 +634,9 @@ class BucketIndex {
   std::atomic<State*> state_{nullptr};
   std::atomic<std::size_t> size_{0};
   std::atomic<std::size_t> nbytes_{0};
+  bool in_batch_ = false;             // a large one
+  std::size_t room_ = 0;              // so many entries, and outgrow() is asked
+  std::unique_ptr<Generation> next_;  // made ready
 };
 
 }  // namespace fastpath

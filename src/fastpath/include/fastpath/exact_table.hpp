@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -22,6 +23,7 @@
 #include "fastpath/epoch.hpp"
 #include "fastpath/hash.hpp"
 #include "fastpath/pages.hpp"
+#include "fastpath/prefault.hpp"
 
 namespace fastpath {
 
@@ -255,7 +257,8 @@ class InlineTable final : public ExactTable {
         return load_key<Key>(keys + (begin + i) * key_size_, key_size_);
       };
       index_.for_each_ahead(
-          std::min(kTurn, n - begin), [&](std::size_t i) { return hash_key(key_at(i), seed_); },
+          std::min(kTurn, n - begin), n >= Index::kLarge,
+          [&](std::size_t i) { return hash_key(key_at(i), seed_); },
           [&](std::size_t i, std::uint64_t hash) {
             std::uint32_t before = 0;
             added += put_locked(hash, key_at(i), values[begin + i], &before);
@@ -332,14 +335,13 @@ class RecordStore {
     }
     const std::uint32_t number = used_;
     const std::size_t chunk = std::bit_width(number >> kFirstBits);
-    if (chunk == memory_.size()) {
-      memory_.emplace_back(stride_ * (chunk == 0 ? kFirst : std::size_t{kFirst} << (chunk - 1)));
-      chunks_[chunk].store(static_cast<std::uint8_t*>(memory_.back().data()), std::memory_order_release);
-    }
     if (chunk >= chunks_in_use_) {
+      need(chunk);
       free_.reserve(std::size_t{kFirst} << chunk);  // nothing is free: giving a number back allocates nothing
       chunks_in_use_ = chunk + 1;
       count_bytes();
+    } else if (number == records_of(chunk) / 8 * 15 && chunk + 1 < std::size(chunks_)) {
+      make_ready(chunk + 1);
     }
     ++used_;
     return number;
@@ -347,9 +349,10 @@ class RecordStore {
   void give_back(std::uint32_t number) noexcept { free_.push_back(number); }
   // All numbers are free again and their memory is given back; a reader that still follows one reads zeros.
   void clear() {
+    prefault_.reset();
     free_ = {};
     used_ = 0;
-    chunks_in_use_ = 0;
+    chunks_in_use_ = chunks_ready_ = 0;
     for (Pages& pages : memory_) pages.discard();
     count_bytes();
   }
@@ -359,10 +362,30 @@ class RecordStore {
   static constexpr int kFirstBits = 10;
   static constexpr std::uint32_t kFirst = 1u << kFirstBits;
 
+  // All chunks before it hold as many together.
+  static std::size_t records_of(std::size_t chunk) noexcept {
+    return chunk == 0 ? kFirst : std::size_t{kFirst} << (chunk - 1);
+  }
+  void need(std::size_t chunk) {
+    if (chunk < memory_.size()) return;
+    memory_.emplace_back(stride_ * records_of(chunk));
+    chunks_[chunk].store(static_cast<std::uint8_t*>(memory_.back().data()), std::memory_order_release);
+  }
+  void make_ready(std::size_t chunk) noexcept {
+    if (stride_ * records_of(chunk) < Prefault::kLeastBytes) return;
+    try {
+      need(chunk);
+      prefault_ = std::make_unique<Prefault>(memory_[chunk]);
+      chunks_ready_ = chunk + 1;
+    } catch (const std::bad_alloc&) {  // nobody needs it yet
+    }
+    count_bytes();
+  }
   void count_bytes() noexcept {
     std::size_t bytes = 0;
     for (std::size_t i = 0; i < memory_.size(); ++i) {
-      if (i < chunks_in_use_ || !memory_[i].discardable()) bytes += memory_[i].bytes();
+      const bool resident = i < std::max(chunks_in_use_, chunks_ready_) || !memory_[i].discardable();
+      if (resident) bytes += memory_[i].bytes();
     }
     nbytes_.store(bytes, std::memory_order_relaxed);
   }
@@ -373,6 +396,8 @@ class RecordStore {
   std::vector<std::uint32_t> free_;
   std::uint32_t used_ = 0;
   std::size_t chunks_in_use_ = 0;
+  std::size_t chunks_ready_ = 0;  // or made ready
+  std::unique_ptr<Prefault> prefault_;
   std::atomic<std::size_t> nbytes_{0};
 };
 
@@ -465,7 +490,7 @@ class WideTable final : public ExactTable {
       const Turn turn(*this);
       const auto key_at = [&](std::size_t i) { return keys + (begin + i) * key_size_; };
       index_.for_each_ahead(
-          std::min(kTurn, n - begin), [&](std::size_t i) { return hash(key_at(i)); },
+          std::min(kTurn, n - begin), n >= Index::kLarge, [&](std::size_t i) { return hash(key_at(i)); },
           [&](std::size_t i, std::uint64_t hashed) {
             std::uint32_t before = 0;
             added += put_locked(hashed, key_at(i), values[begin + i], &before);

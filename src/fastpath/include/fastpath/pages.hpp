@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 #include <utility>
 
@@ -20,9 +19,9 @@ class Pages {
     if (bytes == 0) return;
     if (bytes < kHuge) {
       bytes_ = (bytes + 63) / 64 * 64;
-      data_ = std::aligned_alloc(64, bytes_);
-      if (data_ == nullptr) throw std::bad_alloc();
-      std::memset(data_, 0, bytes_);
+      block_ = std::calloc(1, bytes_ + 63);  // new pages are zero: it does not write there
+      if (block_ == nullptr) throw std::bad_alloc();
+      data_ = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(block_) + 63) / 64 * 64);
       return;
     }
     bytes_ = (bytes + kHuge - 1) / kHuge * kHuge;
@@ -39,8 +38,11 @@ class Pages {
 #endif
   }
   Pages(Pages&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+      : block_(std::exchange(other.block_, nullptr)),
+        data_(std::exchange(other.data_, nullptr)),
+        bytes_(std::exchange(other.bytes_, 0)) {}
   Pages& operator=(Pages&& other) noexcept {
+    std::swap(block_, other.block_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     return *this;
@@ -48,19 +50,15 @@ class Pages {
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
   ~Pages() {
-    if (data_ == nullptr) return;
-    if (bytes_ < kHuge) {
-      std::free(data_);
-    } else {
-      munmap(data_, bytes_);
-    }
+    std::free(block_);
+    if (discardable()) munmap(data_, bytes_);
   }
 
   void* data() const noexcept { return data_; }
   std::size_t bytes() const noexcept { return bytes_; }
 
   // Gives the memory back and keeps the addresses: they read as zero, and cost memory again once written.
-  bool discardable() const noexcept { return bytes_ >= kHuge; }
+  bool discardable() const noexcept { return block_ == nullptr && data_ != nullptr; }
   void discard() noexcept { discard(0, bytes_); }
   // The whole pages of a range; returns how many bytes those are.
   std::size_t discard(std::size_t begin, std::size_t bytes) noexcept {
@@ -73,6 +71,7 @@ class Pages {
 
  private:
   static constexpr std::size_t kHuge = std::size_t{2} << 20;
+  void* block_ = nullptr;  // the allocator's, which holds what is small
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
