@@ -433,7 +433,8 @@ class BucketIndex {
     return free == 0 ? -1 : static_cast<int>(Line::slot_of(free));
   }
 
-  // Writes into the home bucket or the emptiest alternate; if all are full, makes room by moving entries.
+  // Writes into the home bucket; or into the emptiest alternate that it names already, since look-ups visit
+  // all of those; or into the emptiest one. If all are full, makes room by moving entries.
   bool place(Generation& generation, std::uint64_t hash, const Key& key, Value value) {
     const std::uint64_t home = generation.home(hash);
     if (put_at(generation, home, key, value)) return true;
@@ -449,12 +450,13 @@ class BucketIndex {
       first.write(slot, key, value);
       return true;
     }
-    int most_free = 0;
+    std::size_t most_free = 0;
     std::size_t best = 0;
+    const std::uint32_t named = first.meta(std::memory_order_relaxed) >> Line::kAlternateShift;
     for (std::size_t i = 0; i < kAlternates; ++i) {
       const Line& line = generation.lines[generation.alternate(home, i)];
-      const int free =
-          static_cast<int>(Line::count(~line.meta(std::memory_order_relaxed) & Line::kValidMask));
+      std::size_t free = Line::count(~line.meta(std::memory_order_relaxed) & Line::kValidMask);
+      if (free > 0 && (named >> i & 1) != 0) free += kSlots;
       if (free > most_free) {
         most_free = free;
         best = i;
