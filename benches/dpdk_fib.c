@@ -54,7 +54,8 @@ int peer_load4(int kind, const uint32_t* addresses, const uint8_t* lengths, cons
     const int error = rte_fib_add(fib4[kind], addresses[i], lengths[i], next_hops[i]);
     if (error != 0) return error;
   }
-  return rte_fib_select_lookup(fib4[kind], RTE_FIB_LOOKUP_DIR24_8_VECTOR_AVX512);
+  if (rte_fib_select_lookup(fib4[kind], RTE_FIB_LOOKUP_DIR24_8_VECTOR_AVX512) == 0) return 0;
+  return rte_fib_select_lookup(fib4[kind], RTE_FIB_LOOKUP_DEFAULT); /* of a processor without */
 }
 
 int peer_load6(int kind, const uint8_t* addresses, const uint8_t* lengths, const uint32_t* next_hops,
@@ -70,7 +71,8 @@ int peer_load6(int kind, const uint8_t* addresses, const uint8_t* lengths, const
     const int error = rte_fib6_add(fib6[kind], addresses + 16 * i, lengths[i], next_hops[i]);
     if (error != 0) return error;
   }
-  return rte_fib6_select_lookup(fib6[kind], RTE_FIB6_LOOKUP_TRIE_VECTOR_AVX512);
+  if (rte_fib6_select_lookup(fib6[kind], RTE_FIB6_LOOKUP_TRIE_VECTOR_AVX512) == 0) return 0;
+  return rte_fib6_select_lookup(fib6[kind], RTE_FIB6_LOOKUP_DEFAULT); /* of a processor without */
 }
 
 /* In calls of 4096 addresses. `out` may be NULL, which is what is timed. */

@@ -139,7 +139,12 @@ size_t peer_acl_build(const struct rule* rules, uint32_t n, uint32_t words) {
   }
   const size_t before = used();
   if (rte_acl_build(acl, &config) != 0) return 0;
-  if (rte_acl_set_ctx_classify(acl, RTE_ACL_CLASSIFY_AVX512X32) != 0) return 0;
+  /* The widest that the processor has; what rte_acl would choose by itself may be less. */
+  if (rte_acl_set_ctx_classify(acl, RTE_ACL_CLASSIFY_AVX512X32) != 0 &&
+      rte_acl_set_ctx_classify(acl, RTE_ACL_CLASSIFY_AVX2) != 0 &&
+      rte_acl_set_ctx_classify(acl, RTE_ACL_CLASSIFY_DEFAULT) != 0) {
+    return 0;
+  }
   return used() - before;
 }
 
