@@ -31,8 +31,9 @@ cdef class ExactTable:
     one point in time: entries that change while it runs may appear either way.
 
     Cost: one cache line a look-up for keys up to 16 bytes, two for longer ones; about 5 to 25 ns each in batches.
-    Memory: 9 to 30 bytes a key beyond the key itself, which counts as 32 or 64 bytes if it is longer than 16. An id
-    of :attr:`values` may be used again once no entry holds it.
+    Memory: 9 to 30 bytes a key beyond the key itself, which counts as 32 or 64 bytes if it is longer than 16; more
+    while the table grows and shortly before, see :attr:`nbytes`. An id of :attr:`values` may be used again once no
+    entry holds it.
 
     Source: bucketised hashing with one line a bucket and hop marks (Herlihy, Shavit, Tzafrir, "Hopscotch hashing",
     2008); hash: XXH3-64.
@@ -397,7 +398,7 @@ cdef class ExactTable:
     def nbytes(self):
         """Bytes held by the compiled side.
 
-        A table that single inserts (or batches below 1024 keys) fill to 84 % also holds the memory that it
+        A table that single inserts (or batches below 1024 keys) fill to 81 % also holds the memory that it
         will grow into, if that is 2 MiB and more: a thread makes it ready, so that no insert waits for it.
         """
         return self.table.get().nbytes()

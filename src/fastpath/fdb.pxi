@@ -561,7 +561,7 @@ cdef class Fdb:
 
     @property
     def nbytes(self):
-        """Bytes held by the compiled side."""
+        """Bytes held by the compiled side, with memory that is ready for growth as in `ExactTable.nbytes`."""
         return self.table.get().nbytes()
 
     @property

@@ -586,7 +586,7 @@ cdef class ForwardingTable:
 
     @property
     def nbytes(self):
-        """Bytes held by the compiled side."""
+        """Bytes held by the compiled side, with memory that is ready for growth as in `ExactTable.nbytes`."""
         cdef size_t held
         with nogil:
             held = self.table.get().nbytes()

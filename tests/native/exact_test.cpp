@@ -1,8 +1,13 @@
 // Random histories of inserting, replacing, deleting and clearing, held against std::unordered_map after each
 // step: in the middle of growth above all.
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
 #include <thread>
@@ -216,6 +221,27 @@ void run_prefault() {
     const fastpath::Prefault prefault(moved);
     while (!prefault.done()) std::this_thread::yield();
     CHECK(data[0] == 1);
+  }
+  fastpath::Pages fresh(8u << 20);
+  madvise(fresh.data(), fresh.bytes(), MADV_NOHUGEPAGE);  // each page has to be touched
+  const auto resident = [&fresh] {
+    std::vector<unsigned char> pages(fresh.bytes() / 4096);
+    CHECK(mincore(fresh.data(), fresh.bytes(), pages.data()) == 0);
+    return std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
+  };
+  CHECK(resident() == 0);
+  {
+    const fastpath::Prefault prefault(fresh);
+    while (!prefault.done()) std::this_thread::yield();
+    CHECK(resident() == 2048);
+    // A child has no such thread, and does not wait for it.
+    const auto late = std::make_unique<fastpath::Prefault>(fresh);
+    if (const pid_t child = fork(); child == 0) {
+      _exit(late->done() ? 0 : 1);
+    } else {
+      int status = 1;
+      CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
   }
 }
 

@@ -566,6 +566,20 @@ def test_memory_is_ready_before_single_inserts_need_it() -> None:
     alone.insert_many(rows, np.arange(60_000, dtype=np.uint32))
     assert alone.nbytes == 2 << 20
     assert alone.lookup_many(rows).tolist() == list(range(60_000))
+    # Of keys in records, the records too; and a batch is one, however it is cut.
+    wide = np.zeros((31_000, 40), np.uint8)
+    wide[:, :16] = rows[:31_000]
+    alone, batch = (ExactTable(40, dtype="uint32", seed=1) for _ in range(2))
+    batch.insert_many(wide, np.arange(31_000, dtype=np.uint32))
+    for number, row in enumerate(wide):
+        alone.insert(row.tobytes(), number)
+    assert alone.nbytes == batch.nbytes + (2 << 20)
+    assert len(batch.copy()) == len(alone) == 31_000
+    assert batch.copy().nbytes < batch.nbytes + (1 << 20)
+    pairs = ForwardingTable(dtype="uint32")
+    numbers = np.arange(1, 44_034, dtype=np.uint64)
+    pairs.insert_many(numbers, numbers, np.ones(len(numbers), np.uint32))
+    assert pairs.nbytes < 3 << 20
 
 
 def run(code: str) -> str:

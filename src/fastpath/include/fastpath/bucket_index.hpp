@@ -132,7 +132,7 @@ class BucketIndex {
   using Wanted = Key;
   using Entry = Value;
   static constexpr std::size_t kAlternates = 4;
-  static constexpr std::size_t kLarge = 1024;  // see for_each_ahead()
+  static constexpr std::size_t kLarge = 1024;  // keys of a large batch
   static constexpr std::size_t kSlots = Line::kSlots;
 
   // One array of buckets.
@@ -159,7 +159,7 @@ class BucketIndex {
     std::uint64_t given_back = 0;  // buckets from the front whose memory may be gone
     Pages memory;
     Line* lines;
-    std::unique_ptr<Prefault> prefault;  // while the memory is made ready
+    std::unique_ptr<Prefault> prefault;  // if the memory was made ready
   };
 
   // What readers follow. `moved` counts the homes of `old` whose keys are all in `current`.
@@ -178,8 +178,10 @@ class BucketIndex {
     Line& line() const noexcept { return generation->lines[bucket]; }
   };
 
-  BucketIndex(const Owner& owner, EpochDomain& epochs, std::size_t capacity)
-      : owner_(owner), epochs_(epochs) {
+  // `most`: so many entries are never exceeded.
+  BucketIndex(const Owner& owner, EpochDomain& epochs, std::size_t capacity,
+              std::size_t most = ~std::size_t{0})
+      : owner_(owner), epochs_(epochs), most_(most) {
     auto generation = std::make_unique<Generation>(buckets_for(capacity));
     nbytes_ = generation->memory.bytes();
     room_ = almost(*generation);
@@ -259,17 +261,29 @@ class BucketIndex {
     return locate_in(*seen.current, seen.current->home(hash), key, accept);
   }
 
+  // Writes meanwhile belong to a batch. In a large one no memory is made ready ahead: a pause more is nothing
+  // there, and nobody may ever need it.
+  class InBatch {
+   public:
+    InBatch(BucketIndex& index, std::size_t n) noexcept : index_(index) { index.in_batch_ = n >= kLarge; }
+    ~InBatch() { index_.in_batch_ = false; }
+    InBatch(const InBatch&) = delete;
+    InBatch& operator=(const InBatch&) = delete;
+
+   private:
+    BucketIndex& index_;
+  };
+  bool in_large_batch() const noexcept { return in_batch_; }
+
   // Calls `write(i, hash_of(i))` for each i below n, in order, with the lines that it will touch on their
   // way. A table that still grows then moves as much again: after one load it is done, and look-ups in
-  // batches are several times as fast as they are in two arrays. If the writes belong to a large batch, no
-  // memory is made ready ahead: a pause more is nothing there, and nobody may ever need it.
+  // batches are several times as fast as they are in two arrays.
   template <typename HashOf, typename Write>
-  void for_each_ahead(std::size_t n, bool large, HashOf&& hash_of, Write&& write) {
+  void for_each_ahead(std::size_t n, HashOf&& hash_of, Write&& write) {
     constexpr std::size_t kHome = 24;   // sent for so many writes before
     constexpr std::size_t kOthers = 8;  // where the home bucket is full, its alternates
     constexpr std::size_t kRing = 32;
     std::uint64_t hashes[kRing];
-    const InBatch in_batch(*this, large);
     for (std::size_t i = 0; i < n + kHome; ++i) {
       if (i < n) {
         const std::uint64_t hash = hashes[i % kRing] = hash_of(i);
@@ -328,7 +342,8 @@ class BucketIndex {
       seen->moved.store(home + 1, std::memory_order_release);
     }
     if (home == seen->old->count) {
-      publish(new State{seen->current, nullptr}, seen->old);
+      publish(std::unique_ptr<State>(new State{seen->current, nullptr}), seen->old);
+      count_bytes();
     } else if (home % kGiveBack < kStep) {
       give_back(*seen->old, home);
     }
@@ -343,13 +358,11 @@ class BucketIndex {
 
   void clear(std::size_t capacity) {
     auto generation = std::make_unique<Generation>(buckets_for(capacity));
-    State* seen = state_.load(std::memory_order_relaxed);
-    Generation* current = seen->current;
+    const State* seen = state_.load(std::memory_order_relaxed);
+    publish(std::unique_ptr<State>(new State{generation.get(), nullptr}), seen->old, seen->current);
     next_.reset();
-    room_ = almost(*generation);
-    publish(new State{generation.get(), nullptr}, seen->old);
-    generation.release();
-    epochs_.retire(current);
+    room_ = almost(*generation.release());
+    count_bytes();
     size_.store(0, std::memory_order_release);
   }
 
@@ -387,9 +400,10 @@ class BucketIndex {
     return generation.count * kSlots / 32 * 29;  // above 92 % there is not always room
   }
   // When the next array is to be made ready.
-  static std::size_t almost(const Generation& generation) noexcept {
-    const bool worth_it = 2 * generation.memory.bytes() >= Prefault::kLeastBytes;
-    return worth_it ? generation.count * kSlots / 32 * 27 : limit_of(generation);
+  std::size_t almost(const Generation& generation) const noexcept {
+    const std::size_t limit = limit_of(generation);
+    const bool worth_it = 2 * generation.memory.bytes() >= Prefault::kLeastBytes && limit < most_;
+    return worth_it ? generation.count * kSlots / 32 * 26 : limit;
   }
 
   template <typename Accept>
@@ -545,12 +559,6 @@ class BucketIndex {
     nbytes_.store(nbytes() - bytes, std::memory_order_relaxed);
   }
 
-  struct InBatch {
-    InBatch(BucketIndex& index, bool large) noexcept : index(index) { index.in_batch_ = large; }
-    ~InBatch() { index.in_batch_ = false; }
-    BucketIndex& index;
-  };
-
   // The current array has `room_` entries or more.
   State* outgrow(State* seen) {
     const std::size_t limit = limit_of(*seen->current);
@@ -562,7 +570,7 @@ class BucketIndex {
         next_->prefault = std::make_unique<Prefault>(next_->memory);
       } catch (const std::bad_alloc&) {  // there still is room in the old one
       }
-      count_bytes(*seen);
+      count_bytes();
       return seen;
     }
     if (!in_batch_ && next_ != nullptr && next_->prefault != nullptr && !next_->prefault->done() &&
@@ -576,20 +584,24 @@ class BucketIndex {
   State* start_growth() {
     State* seen = state_.load(std::memory_order_relaxed);
     if (next_ == nullptr) next_ = std::make_unique<Generation>(seen->current->count * 2);
-    auto* grown = new State{next_.get(), seen->current};
+    publish(std::unique_ptr<State>(new State{next_.get(), seen->current}));
     room_ = almost(*next_.release());
-    publish(grown, nullptr);
-    return grown;
+    count_bytes();
+    return state_.load(std::memory_order_relaxed);
   }
 
-  void publish(State* next, Generation* dead) {
-    State* before = state_.exchange(next);
-    count_bytes(*next);
-    if (dead != nullptr) epochs_.retire(dead);
+  // All or nothing: the arrays of `next` stay the caller's if this throws.
+  void publish(std::unique_ptr<State> next, Generation* dead = nullptr, Generation* dead_too = nullptr) {
+    epochs_.expect(3);
+    State* before = state_.exchange(next.release());
+    for (Generation* generation : {dead, dead_too}) {
+      if (generation != nullptr) epochs_.retire(generation);
+    }
     epochs_.retire(before);
   }
 
-  void count_bytes(const State& state) noexcept {
+  void count_bytes() noexcept {
+    const State& state = *state_.load(std::memory_order_relaxed);
     std::size_t bytes = state.current->memory.bytes();
     if (state.old != nullptr) bytes += state.old->memory.bytes();
     if (next_ != nullptr) bytes += next_->memory.bytes();
@@ -633,6 +645,7 @@ class BucketIndex {
 
   const Owner& owner_;
   EpochDomain& epochs_;
+  const std::size_t most_;
   std::atomic<State*> state_{nullptr};
   std::atomic<std::size_t> size_{0};
   std::atomic<std::size_t> nbytes_{0};

@@ -38,9 +38,9 @@ class EpochDomain {
     int slot_;
   };
 
-  // Writer only. After this the next retire() does not fail.
-  void expect() {
-    if (retired_.size() == retired_.capacity()) retired_.reserve(2 * retired_.size() + 1);
+  // Writer only. After this the next retire(), or the next `count` of them, do not fail.
+  void expect(std::size_t count = 1) {
+    if (retired_.size() + count > retired_.capacity()) retired_.reserve(2 * retired_.size() + count);
   }
   // Writer only. `object` is freed by `free` once no guard that could have seen it is left.
   template <typename T>

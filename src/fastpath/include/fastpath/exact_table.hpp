@@ -51,9 +51,10 @@ class ExactTable {
   // Returns whether the key is new; if not, `previous` gets the value it had.
   virtual bool put(const std::uint8_t* key, std::uint32_t value, std::uint32_t* previous) = 0;
   // The same for many, later ones winning. `previous` may be null; new keys leave 0 there, and those that an
-  // exception kept from being inserted leave it as it was. Returns how many are new.
+  // exception kept from being inserted leave it as it was. `whole`: how many there are, if these are a part.
+  // Returns how many are new.
   virtual std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
-                               std::uint32_t* previous) = 0;
+                               std::uint32_t* previous, std::size_t whole = 0) = 0;
   virtual bool erase(const std::uint8_t* key, std::uint32_t* previous) = 0;
   // The same for many. `gone`, if it is not null, gets the values of what was removed. Returns how many.
   std::size_t erase_many(const std::uint8_t* keys, std::size_t n, std::vector<std::uint32_t>* gone) {
@@ -248,17 +249,17 @@ class InlineTable final : public ExactTable {
     return put_locked(hash_key(wanted, seed_), wanted, value, previous);
   }
   std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
-                       std::uint32_t* previous) override {
+                       std::uint32_t* previous, std::size_t whole) override {
     std::size_t added = 0;
     for (std::size_t begin = 0; begin < n; begin += kTurn) {
       let_others_write();
       const Turn turn(*this);
+      const typename Index::InBatch in_batch(index_, std::max(n, whole));
       const auto key_at = [&](std::size_t i) {
         return load_key<Key>(keys + (begin + i) * key_size_, key_size_);
       };
       index_.for_each_ahead(
-          std::min(kTurn, n - begin), n >= Index::kLarge,
-          [&](std::size_t i) { return hash_key(key_at(i), seed_); },
+          std::min(kTurn, n - begin), [&](std::size_t i) { return hash_key(key_at(i), seed_); },
           [&](std::size_t i, std::uint64_t hash) {
             std::uint32_t before = 0;
             added += put_locked(hash, key_at(i), values[begin + i], &before);
@@ -327,7 +328,8 @@ class RecordStore {
     const std::uint32_t base = chunk == 0 ? 0 : kFirst << (chunk - 1);
     return chunks_[chunk].load(std::memory_order_acquire) + std::size_t{number - base} * stride_;
   }
-  std::uint32_t take() {
+  // `ahead`: others will follow, so that the memory for those is made ready.
+  std::uint32_t take(bool ahead) {
     if (!free_.empty()) {
       const std::uint32_t number = free_.back();
       free_.pop_back();
@@ -340,7 +342,8 @@ class RecordStore {
       free_.reserve(std::size_t{kFirst} << chunk);  // nothing is free: giving a number back allocates nothing
       chunks_in_use_ = chunk + 1;
       count_bytes();
-    } else if (number == records_of(chunk) / 8 * 15 && chunk + 1 < std::size(chunks_)) {
+    } else if (ahead && chunks_ready_ < chunk + 2 && number >= records_of(chunk) / 8 * 15 &&
+               chunk + 1 < std::size(chunks_)) {
       make_ready(chunk + 1);
     }
     ++used_;
@@ -483,14 +486,15 @@ class WideTable final : public ExactTable {
     return put_locked(hash(key), key, value, previous);
   }
   std::size_t put_many(const std::uint8_t* keys, const std::uint32_t* values, std::size_t n,
-                       std::uint32_t* previous) override {
+                       std::uint32_t* previous, std::size_t whole) override {
     std::size_t added = 0;
     for (std::size_t begin = 0; begin < n; begin += kTurn) {
       let_others_write();
       const Turn turn(*this);
+      const typename Index::InBatch in_batch(index_, std::max(n, whole));
       const auto key_at = [&](std::size_t i) { return keys + (begin + i) * key_size_; };
       index_.for_each_ahead(
-          std::min(kTurn, n - begin), n >= Index::kLarge, [&](std::size_t i) { return hash(key_at(i)); },
+          std::min(kTurn, n - begin), [&](std::size_t i) { return hash(key_at(i)); },
           [&](std::size_t i, std::uint64_t hashed) {
             std::uint32_t before = 0;
             added += put_locked(hashed, key_at(i), values[begin + i], &before);
@@ -511,7 +515,10 @@ class WideTable final : public ExactTable {
       if (gone != nullptr) gone->push_back(entry.value);
       index_.erase(place);
     });
-    index_.clear(0);
+    try {
+      index_.clear(0);
+    } catch (const std::bad_alloc&) {  // empty it is, if not small
+    }
     records_.clear();
   }
   std::size_t size() const noexcept override { return index_.size(); }
@@ -552,7 +559,7 @@ class WideTable final : public ExactTable {
       place.line().set_value(place.slot, {entry.number, new_value});
       return false;
     }
-    const std::uint32_t number = records_.take();
+    const std::uint32_t number = records_.take(!index_.in_large_batch());
     auto* words = reinterpret_cast<std::uint64_t*>(records_.at(number));
     // Whoever reads a word of the new key in a record used before must see that the old key is gone.
     std::atomic_thread_fence(std::memory_order_release);

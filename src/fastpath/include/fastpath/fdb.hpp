@@ -75,8 +75,8 @@ class Fdb {
         seed_(seed),
         find_batch_(exact_kernels(isa).find_station),
         look_at_home_(look_at_home(isa)),
-        index_(*this, epochs_, 0),
-        places_(*this, epochs_, 0) {
+        index_(*this, epochs_, 0, limits.max_entries),
+        places_(*this, epochs_, 0, limits.max_entries) {
     const double age = limits.max_age_s * kTicksPerS;
     max_age_ = age < static_cast<double>(kStatic) ? static_cast<std::uint64_t>(std::llround(age)) : kStatic;
     ports_.store(new PortNames(16));
@@ -136,6 +136,7 @@ class Fdb {
   std::size_t learn_many(const std::uint64_t* macs, const std::uint16_t* vlans, const std::uint32_t* ports,
                          std::size_t n, double now_s) {
     const std::lock_guard lock(mutex_);
+    const Index::InBatch in_batch(index_, n), in_batch_too(places_, n);
     const std::uint64_t now = stamp(now_s);
     std::size_t changed = 0;
     LearnGroup ring[4];

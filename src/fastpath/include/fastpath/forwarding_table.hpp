@@ -60,7 +60,7 @@ class ForwardingTable {
         if (!learned_.empty()) learned_.erase(pair);
       }
       added += pairs_->put_many(keys.data(), egress + begin, count,
-                                previous == nullptr ? nullptr : previous + begin);
+                                previous == nullptr ? nullptr : previous + begin, n);
     }
     return added;
   }

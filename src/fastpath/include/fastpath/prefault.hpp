@@ -3,7 +3,6 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstddef>
@@ -47,10 +46,8 @@ class Prefault {
     while (!done()) std::this_thread::yield();
   }
 
-  // Nothing touches pages any more. In the child of a fork nothing ever did.
-  bool done() const noexcept {
-    return !work_->running.load(std::memory_order_acquire) || getpid() != process_;
-  }
+  // Nothing touches pages any more. The child of a fork has no such thread, wherever it was.
+  bool done() const noexcept { return !work_->running.load(std::memory_order_acquire) || forks() != forks_; }
 
  private:
   struct Work {
@@ -61,14 +58,23 @@ class Prefault {
   static void touch(const std::shared_ptr<Work>& work, std::uint8_t* data, std::size_t bytes) noexcept {
     constexpr std::size_t kPage = 4096;  // on huge pages all but one in 512 find theirs there
     for (std::size_t at = 0; at < bytes && !work->stop.load(std::memory_order_relaxed); at += kPage) {
-      std::atomic_ref(data[at]).fetch_or(0, std::memory_order_relaxed);  // writes, and changes nothing
+      // Writes where it reads 0, and changes nothing. (A compiler may turn other such writes into reads.)
+      std::uint8_t zero = 0;
+      std::atomic_ref(data[at]).compare_exchange_strong(zero, 0, std::memory_order_relaxed);
     }
     work->running.store(false, std::memory_order_release);
   }
 
+  // How many forks lie between this process and the one that loaded this code.
+  static std::uint64_t forks() noexcept {
+    static std::atomic<std::uint64_t> count{0};
+    static const int counted = pthread_atfork(nullptr, nullptr, [] { count.fetch_add(1); });
+    return counted == 0 ? count.load(std::memory_order_relaxed) : 0;
+  }
+
   // The thread's as well: it may look at this after the end of the object.
   const std::shared_ptr<Work> work_ = std::make_shared<Work>();
-  const pid_t process_ = getpid();
+  const std::uint64_t forks_ = forks();
 };
 
 }  // namespace fastpath
