@@ -1,7 +1,6 @@
 #include "switch_worker.hpp"
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -12,6 +11,8 @@
 #include <chrono>
 #include <cstring>
 #include <random>
+
+#include "fastpath/signals.hpp"
 
 namespace fastpath::engine {
 
@@ -64,21 +65,15 @@ void SwitchWorker::start() {
     const std::lock_guard lock(mutex_);
     in_thread_ = true;
   }
-  // Signals are for the program's own threads.
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
+    const SignalsBlocked blocked;
     thread_ = std::make_unique<std::thread>([this] { work(); });
   } catch (...) {
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     const std::lock_guard lock(mutex_);
     in_thread_ = false;
     run_commands();  // those that came for the thread
     throw;
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::pthread_setname_np(thread_->native_handle(), ("switch " + settings_.name).substr(0, 15).c_str());
   running_ = true;
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <atomic>
 #include <cstddef>
@@ -12,6 +11,7 @@
 #include <thread>
 
 #include "fastpath/pages.hpp"
+#include "fastpath/signals.hpp"
 
 namespace fastpath {
 
@@ -25,18 +25,13 @@ class Prefault {
 
   // `pages` must outlive this, and may be read and written meanwhile.
   explicit Prefault(const Pages& pages) {
-    // Signals are for the program's own threads.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked blocked;
     work_->running.store(true, std::memory_order_relaxed);
     try {
       std::thread(&Prefault::touch, work_, static_cast<std::uint8_t*>(pages.data()), pages.bytes()).detach();
     } catch (const std::exception&) {
       work_->running.store(false, std::memory_order_relaxed);
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   Prefault(const Prefault&) = delete;
   Prefault& operator=(const Prefault&) = delete;
