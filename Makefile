@@ -8,6 +8,7 @@ SOURCES := $(shell find src setup.py pyproject.toml -type f 2>/dev/null)
 # Asked when it is used: on a bare machine there is no compiler yet.
 ASAN = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 CORE_TESTS := tests/unit tests/model tests/vectors
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
 
 # Targets share one environment, so `make -j` takes them one after another.
 .NOTPARALLEL:
@@ -24,7 +25,7 @@ demo: .venv/built-all ## From a container's frame to a chosen backend, on real p
 	@$(VENV)/fastpath demo
 
 test: .venv/built-test ## The whole test suite
-	$(VENV)/python -m pytest
+	$(VENV)/python -m pytest $(SIDE_BY_SIDE)
 
 bench: .venv/built-bench ## Benchmarks beside the peers: one table, JSON and plots in benches/results
 	@$(VENV)/fastpath bench
@@ -37,8 +38,7 @@ lint: .venv/built-lint ## ruff, mypy, cython-lint, clang-format
 	$(VENV)/mypy
 
 # Fork tests know that GCC's AddressSanitizer has locks of its own that no fork waits for: tests/unit/forks.py.
-sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over the core
-	$(VENV)/python -m pytest tests/native
+sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over the compiled modules (`make test` has those of tests/native)
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r python build/sanitize/python && rm -f build/sanitize/python/fastpath/*.so
 	FASTPATH_SANITIZE=address,undefined $(VENV)/python setup.py -q build_ext \
@@ -46,7 +46,7 @@ sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over th
 	nm -D build/sanitize/python/fastpath/_build*.so | grep -q __asan
 	LD_PRELOAD="$(ASAN)" PYTHONMALLOC=malloc PYTHONPATH=build/sanitize/python \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    $(VENV)/python -m pytest -p no:cacheprovider $(CORE_TESTS)
+	    $(VENV)/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) $(CORE_TESTS)
 
 build: .venv/built-test ## Rebuild the compiled modules in place
 

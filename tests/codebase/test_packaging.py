@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 # Each builds every module from nothing.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("packaging")]
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = shutil.ignore_patterns(
@@ -66,13 +66,18 @@ def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the unpacked sdist, not from the checkout."""
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unpacked")
     # Not tarfile: its safe extraction differs between the releases of Python.
     run("tar", "-xzf", str(sdist), "-C", str(folder))
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the unpacked sdist, not from the checkout."""
     out = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-build-isolation", "--no-deps", "-w", str(out), str(next(folder.iterdir())))
+    pip("wheel", "--no-build-isolation", "--no-deps", "-w", str(out), str(unpacked))
     return next(out.glob("*.whl"))
 
 
@@ -159,13 +164,14 @@ def environment(tmp_path: Path) -> Path:
     return tmp_path / "venv" / "bin" / "python"
 
 
+@pytest.mark.usefixtures("wheel")  # whose build has left objects, that the plain install links again
 @pytest.mark.parametrize("editable", [False, True], ids=["plain", "editable"])
-def test_pip_install(source: Path, environment: Path, editable: bool, tmp_path: Path) -> None:
+def test_pip_install(unpacked: Path, environment: Path, editable: bool, tmp_path: Path) -> None:
     flags = ["-e"] if editable else []
-    where = str(source)
+    where = str(unpacked)
     pip("--python", str(environment), "install", "--no-build-isolation", "--no-deps", *flags, where)
     env = {"PYTHONPATH": ""}
     imported = Path(run(str(environment), "-c", SMOKE, cwd=tmp_path, **env).strip())
-    assert imported.is_relative_to(source if editable else environment.parent.parent)
+    assert imported.is_relative_to(unpacked if editable else environment.parent.parent)
     script = environment.parent / "fastpath"
     assert "fastpath" in run(str(script), "--version", cwd=tmp_path, **env)

@@ -20,7 +20,7 @@ from unprivileged import as_ordinary_user
 
 from fastpath import NotSupported, Switch
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("machine")]
 
 Make = Callable[[], Any]
 
