@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 # Each builds every module from nothing.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("packaging")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = shutil.ignore_patterns(

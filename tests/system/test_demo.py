@@ -17,7 +17,7 @@ from unprivileged import as_ordinary_user
 DEMO = [sys.executable, "-m", "fastpath", "demo"]
 FEW = ["--addresses", "100000"]
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("machine")]
+pytestmark = pytest.mark.system
 
 
 def descendants_of_demos() -> list[str]:

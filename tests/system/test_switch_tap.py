@@ -20,7 +20,7 @@ from unprivileged import as_ordinary_user
 
 from fastpath import NotSupported, Switch
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("machine")]
+pytestmark = pytest.mark.system
 
 Make = Callable[[], Any]
 
