@@ -39,7 +39,7 @@ lint: .venv/built-lint ## ruff, mypy, cython-lint, clang-format
 	$(VENV)/mypy
 
 # Fork tests know that GCC's AddressSanitizer has locks of its own that no fork waits for: tests/unit/forks.py.
-sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over the compiled modules (`make test` has those of tests/native)
+sanitize: .venv/built-test ## Address and undefined-behaviour sanitizers over the compiled modules
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r python build/sanitize/python && rm -f build/sanitize/python/fastpath/*.so
 	FASTPATH_SANITIZE=address,undefined $(VENV)/python setup.py -q build_ext \

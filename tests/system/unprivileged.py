@@ -24,7 +24,7 @@ def as_ordinary_user(command: list[str]) -> list[str]:
     """The command, run as an ordinary user if this process is root.
 
     Where Python or this project lie below a closed folder (such as /root), a private mount namespace shows
-    the user that folder with nothing but those in it.
+    the user that folder with nothing but those in it. There /dev/net/tun is open to all, as udev makes it.
     """
     if os.geteuid() != 0:
         return command
@@ -40,7 +40,7 @@ def as_ordinary_user(command: list[str]) -> list[str]:
     for number, (path, _) in enumerate(moved):
         quoted = shlex.quote(str(path))
         steps.append(f'mkdir -p {quoted} && mount --rbind "$hold/{number}" {quoted}')
-    # As udev has it everywhere; without udev the node may be root's alone.
+    # Without udev the node may be root's alone.
     steps.append('mknod -m 666 "$hold/tun" c 10 200 && mount --bind "$hold/tun" /dev/net/tun')
     steps.append(f'exec setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all "$@"')
     return ["unshare", "--mount", "--propagation", "private", "sh", "-ec", "\n".join(steps), "sh", *command]
