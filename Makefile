@@ -8,8 +8,9 @@ SOURCES := $(shell find src setup.py pyproject.toml -type f 2>/dev/null)
 # Asked when it is used: on a bare machine there is no compiler yet.
 ASAN = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
 CORE_TESTS := tests/unit tests/model tests/vectors
-# Files side by side, in order: the long ones come first.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Files side by side, in order: the long ones come first. A process that had to be ended ends the run: a new one would
+# begin the same file again, for ever.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # Targets share one environment, so `make -j` takes them one after another.
 .NOTPARALLEL:
