@@ -164,7 +164,7 @@ def test_limit_random_gather(tables, tmp_path, family, benchmark, measure) -> No
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512-gather", "neon"])
 def test_fastpath_kernel(tables, family, isa, benchmark, measure) -> None:
     table = tables[family]
     fib = table.fib.copy()

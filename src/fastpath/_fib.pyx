@@ -23,6 +23,8 @@ cnp.import_array()
 
 cdef extern from "<string_view>" namespace "std" nogil:
     cdef cppclass string_view:
+        string_view()
+        string_view(const char*, size_t)
         const char* data() noexcept
         size_t size() noexcept
 
@@ -45,7 +47,6 @@ cdef extern from "fastpath/cpu.hpp" namespace "fastpath" nogil:
         avx512
         neon
     Isa isa_in_use() noexcept
-    const char* isa_name(Isa isa) noexcept
 
 cdef extern from "fastpath/fib_view.hpp" namespace "fastpath::fib" nogil:
     cdef cppclass View:
@@ -63,6 +64,7 @@ cdef extern from "fastpath/fib_view.hpp" namespace "fastpath::fib" nogil:
         void (*lookup_many6)(const View& view, const uint8_t* addresses, uint32_t* out, size_t n,
                              uint32_t missing) noexcept
     const Kernels* kernels_for(Isa isa) noexcept
+    const Kernels* kernels_named(string_view name) noexcept
 
 cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
     cdef cppclass Gate "fastpath::fib::Gate":
@@ -287,12 +289,10 @@ cdef class FibCore:
         self.spare = []
         self.publish_sizes()
 
-    def _use(self, str isa):
-        """Answer with the kernels of one instruction set from now on; False where there are none."""
-        cdef const Kernels* found = NULL
-        for known in (Isa.scalar, Isa.avx2, Isa.avx512, Isa.neon):
-            if isa_name(known) == isa.encode():
-                found = kernels_for(known)
+    def _use(self, str name):
+        """Answer with the kernels of one name from now on; False where there are none."""
+        cdef bytes spelled = name.encode()
+        cdef const Kernels* found = kernels_named(string_view(<const char*>spelled, len(spelled)))
         if found != NULL:
             self.kernels = found
         return found != NULL

@@ -91,9 +91,8 @@ void run(std::uint32_t scale) {
   std::atomic<bool> stop{false};
   std::vector<std::thread> readers;
   unsigned seed = 1;
-  for (const fastpath::Isa isa :
-       {fastpath::Isa::scalar, fastpath::Isa::avx2, fastpath::Isa::avx512, fastpath::Isa::neon}) {
-    const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_for(isa);
+  for (const fastpath::fib::NamedKernels& named : fastpath::fib::kKernelsByName) {
+    const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_named(named.name);
     if (kernels == nullptr) continue;
     readers.emplace_back([&fib, &routes, &stop, kernels, seed] { read(fib, *kernels, routes, stop, seed); });
     ++seed;

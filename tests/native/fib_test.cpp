@@ -79,9 +79,8 @@ void check_all(const Fib& fib, const std::vector<Route>& routes, std::mt19937& r
     expected4[i] = search(routes, 4, address);
     expected6[i] = search(routes, 6, address);
   }
-  for (const fastpath::Isa isa :
-       {fastpath::Isa::scalar, fastpath::Isa::avx2, fastpath::Isa::avx512, fastpath::Isa::neon}) {
-    const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_for(isa);
+  for (const fastpath::fib::NamedKernels& named : fastpath::fib::kKernelsByName) {
+    const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_named(named.name);
     if (kernels == nullptr) continue;
     const std::size_t first = random() % 5;
     const std::size_t n = kAsked - first;
@@ -118,9 +117,8 @@ void check_close(const Fib& fib, const std::vector<Route>& routes, std::mt19937&
       for (unsigned k = 0; k < 4; ++k) address[k] = static_cast<std::uint8_t>(asked[i] >> (24 - 8 * k));
       expected[i] = search(routes, 4, address).value;
     }
-    for (const fastpath::Isa isa :
-         {fastpath::Isa::scalar, fastpath::Isa::avx2, fastpath::Isa::avx512, fastpath::Isa::neon}) {
-      const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_for(isa);
+    for (const fastpath::fib::NamedKernels& named : fastpath::fib::kKernelsByName) {
+      const fastpath::fib::Kernels* const kernels = fastpath::fib::kernels_named(named.name);
       if (kernels == nullptr) continue;
       fib.lookup_many4(*kernels, asked.data(), answers.data(), kAsked, 0);
       CHECK(answers == expected);

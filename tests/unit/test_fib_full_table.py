@@ -14,7 +14,7 @@ from fastpath import Fib
 from fastpath.addresses import parse_ipv4, parse_ipv6
 from fastpath.data import bgp_prefixes_path
 
-ISAS = ["scalar", "avx2", "avx512", "neon"]
+ISAS = ["scalar", "avx2", "avx512", "avx512-gather", "neon"]
 
 
 class Painted:

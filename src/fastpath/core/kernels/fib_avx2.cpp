@@ -136,6 +136,12 @@ inline bool take_together4(const View&, const std::uint32_t*, std::uint32_t*, st
   return false;
 }
 
+inline Vector words_at(const void* from, const std::uint64_t* at) { return fetch<std::uint64_t>(from, at); }
+template <std::size_t kCount>
+inline void roots6_at(const View& view, const std::uint8_t* addresses, std::uint64_t* at) {
+  roots6_one_by_one<kCount>(view, addresses, at);
+}
+
 #include "fib_vectors.hpp"
 
 #include "fib_entry.hpp"

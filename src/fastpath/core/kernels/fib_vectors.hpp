@@ -3,9 +3,9 @@
 // it hides once enough loads are under way. Addresses are, since the loads between them keep the hardware
 // from doing it.
 //
-// Included by the kernel files with vectors behind what they define: vectors, and take_together4() for chunks
-// that need not be taken apart. Places are counted from the arena's begin: a node's in units, an entry's in
-// entries.
+// Included by the kernel files with vectors behind what they define: vectors, how words and the entries of
+// IPv6 roots are read (words_at(), roots6_at()), and take_together4() for chunks that need not be taken
+// apart. Places are counted from the arena's begin: a node's in units, an entry's in entries.
 
 // Vectors that take a step together: enough to hide the caches' latency, few enough to stay in the first one.
 constexpr std::size_t kChunk6 = 64;
@@ -91,18 +91,21 @@ inline void many4(const View& view, const std::uint32_t* addresses, std::uint32_
     alignas(8 * kLanes) std::uint64_t at[kChunk4];
     for (std::size_t g = 0; g < kGroups4; ++g) {
       const std::uint32_t* const first = addresses + i + kLanes * g;
-      if (g % (16 / kLanes) == 0) ask_ahead(first);
+      if (g % (16 / kLanes) == 0) {
+        ask_ahead(first);
+        ask_ahead_to_write(out + i + kLanes * g);
+      }
       const Vector address = addresses4(first);
       slot[g] = both(shift_down<8>(address), splat(0xFF));
       store(at + kLanes * g, shift_down<16>(address));
     }
     for (std::size_t g = 0; g < kGroups4; ++g) {
-      entry[g] = fetch<std::uint64_t>(view.root4, at + kLanes * g);
+      entry[g] = words_at(view.root4, at + kLanes * g);
       const Vector word = word_of(slot[g]);
       store(at + kLanes * g, kIsPacked<Leaf> ? marks_at(entry[g], word) : plus(unit_of(entry[g]), word));
     }
     for (std::size_t g = 0; g < kGroups4; ++g) {
-      const Vector marks = fetch<std::uint64_t>(view.arena, at + kLanes * g);
+      const Vector marks = words_at(view.arena, at + kLanes * g);
       const Vector spot =
           minus_words(plus(low_products(word_of(slot[g]), splat_word(kWordSlots)), splat(63)), slot[g]);
       Vector map_bits = splat(0);
@@ -161,28 +164,16 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
                   std::uint32_t missing) noexcept {
   const Vector none = splat_half(view.none), last_deep = splat_half(view.deep + kDeepLeaves - 1);
   const Leaves<Leaf> leaves(view);
-  const std::uint64_t* const pages = view.pages;
-  const std::uint32_t* const root6 = view.root6;
   const std::uint8_t* const arena = view.arena;
   const Vector deep = splat(view.deep);
   std::size_t i = 0;
   for (; i + kChunk6 <= n; i += kChunk6) {
     Vector head[kGroups6], spots[kGroups6], entry[kGroups6], answer[kGroups6], shift[kGroups6];
     alignas(8 * kLanes) std::uint64_t at[kChunk6];
-    // The roots are small enough to be found in the first cache: no need to go step by step.
-    for (std::size_t k = 0; k < kChunk6; k += 4) {
-      const std::uint8_t* const four = addresses + 16 * (i + k);
-      ask_ahead(four);
-#pragma GCC unroll 4
-      for (std::size_t q = 0; q < 4; ++q) {
-        const std::uint8_t* const address = four + 16 * q;
-        const std::uint32_t top = __builtin_bswap32(read<std::uint32_t>(address)) >> 16;
-        const std::size_t page = __atomic_load_n(root6 + top, __ATOMIC_ACQUIRE);
-        at[k + q] = read_entry(pages + (page << 8 | address[2]));
-      }
-    }
+    roots6_at<kChunk6>(view, addresses + 16 * i, at);
     Vector any = splat(0);
     for (std::size_t g = 0; g < kGroups6; ++g) {
+      if (g % (16 / kLanes) == 0) ask_ahead_to_write(out + i + kLanes * g);
       head[g] = heads6(addresses + 16 * (i + kLanes * g));
       spots[g] = spots_of(head[g]);
       entry[g] = load(at + kLanes * g);
@@ -196,7 +187,7 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
     }
     const auto place_leaves = [&]<int kNode>() {
       for (std::size_t g = 0; g < kGroups6; ++g) {
-        const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
+        const Vector marks = words_at(arena, at + kLanes * g);
         Vector map_bits = splat(0);
         Vector counted;
         if constexpr (kIsPacked<Leaf>) {
@@ -220,7 +211,7 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
           store(at + kLanes * g, choose(at_least(leaf[g], deep), child, splat(kNoEntry / kUnit)));
         }
         for (std::size_t g = 0; g < kGroups6; ++g) {
-          const Vector below = fetch<std::uint64_t>(arena, at + kLanes * g);
+          const Vector below = words_at(arena, at + kLanes * g);
           entry[g] = choose(at_least(leaf[g], deep), below, leaf[g]);
           answer[g] = better(entry[g], none, answer[g]);
           store(at + kLanes * g, marks_at(entry[g], word_at<kNode + 1>(spots[g])));
@@ -228,13 +219,13 @@ inline void many6(const View& view, const std::uint8_t* addresses, std::uint32_t
         return;
       }
       for (std::size_t g = 0; g < kGroups6; ++g) {
-        const Vector marks = fetch<std::uint64_t>(arena, at + kLanes * g);
+        const Vector marks = words_at(arena, at + kLanes * g);
         const Vector counted =
             count<1>(is_large(entry[g]), marks, rest_of<kNode>(spots[g]), slots_of<kNode>(head[g]));
         store(at + kLanes * g, plus(begin_of<std::uint64_t>(entry[g]), counted));
       }
       for (std::size_t g = 0; g < kGroups6; ++g) {
-        entry[g] = fetch<std::uint64_t>(arena, at + kLanes * g);
+        entry[g] = words_at(arena, at + kLanes * g);
         answer[g] = better(entry[g], none, answer[g]);
         store(at + kLanes * g, marks_at(entry[g], word_at<kNode + 1>(spots[g])));
       }

@@ -26,6 +26,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "fastpath/cpu.hpp"
 
@@ -103,21 +104,31 @@ struct Kernels {
 const Kernels* kernels_scalar() noexcept;
 const Kernels* kernels_avx2() noexcept;  // nullptr where it was not compiled
 const Kernels* kernels_avx512() noexcept;
+const Kernels* kernels_avx512_gather() noexcept;
 const Kernels* kernels_neon() noexcept;
 
-// The kernels of one instruction set; nullptr where this build or this machine has none.
-inline const Kernels* kernels_for(Isa isa) noexcept {
-  if (!isa_supported(isa)) return nullptr;
-  switch (isa) {
-    case Isa::avx2:
-      return kernels_avx2();
-    case Isa::avx512:
-      return kernels_avx512();
-    case Isa::neon:
-      return kernels_neon();
-    default:
-      return kernels_scalar();
+struct NamedKernels {
+  const char* name;
+  Isa isa;
+  const Kernels* (*kernels)() noexcept;
+};
+inline constexpr NamedKernels kKernelsByName[] = {
+    {"scalar", Isa::scalar, kernels_scalar}, {"avx2", Isa::avx2, kernels_avx2},
+    {"avx512", Isa::avx512, kernels_avx512}, {"avx512-gather", Isa::avx512, kernels_avx512_gather},
+    {"neon", Isa::neon, kernels_neon},
+};
+
+// By one of these names; nullptr where this build or this machine has none.
+inline const Kernels* kernels_named(std::string_view name) noexcept {
+  for (const NamedKernels& each : kKernelsByName) {
+    if (name == each.name) return isa_supported(each.isa) ? each.kernels() : nullptr;
   }
+  return nullptr;
+}
+
+// The fastest of one instruction set; nullptr where this build or this machine has none.
+inline const Kernels* kernels_for(Isa isa) noexcept {
+  return kernels_named(isa == Isa::avx512 && gathers_fast() ? "avx512-gather" : isa_name(isa));
 }
 
 }  // namespace fastpath::fib
