@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from fastpath._version import __version__
 
 if TYPE_CHECKING:
-    from fastpath.balance import Backend, Balancer, Change, Explanation, Lease, OutlierDetection
+    from fastpath.balance import (
+        Backend,
+        Balancer,
+        Change,
+        Explanation,
+        Lease,
+        OutlierDetection,
+        Reason,
+        Status,
+    )
     from fastpath.build import build_info
     from fastpath.dns import Answer, DnsServer, Resolver
     from fastpath.errors import (
@@ -42,7 +51,16 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "balance": ["Backend", "Balancer", "Change", "Explanation", "Lease", "OutlierDetection"],
+    "balance": [
+        "Backend",
+        "Balancer",
+        "Change",
+        "Explanation",
+        "Lease",
+        "OutlierDetection",
+        "Reason",
+        "Status",
+    ],
     "build": ["build_info"],
     "dns": ["Answer", "DnsServer", "Resolver"],
     "errors": [
@@ -112,10 +130,12 @@ __all__ = [
     "OutlierDetection",
     "Policy",
     "Port",
+    "Reason",
     "Registry",
     "ResolveError",
     "Resolver",
     "Rule",
+    "Status",
     "StoreError",
     "Switch",
     "__version__",

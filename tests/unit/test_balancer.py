@@ -369,15 +369,17 @@ def test_start_is_random_unless_seeded() -> None:
 
 def test_forks_part_ways() -> None:
     program = """
-import os
+import copy, os
 from fastpath import Balancer
 free, fixed = Balancer(["a"]), Balancer(["a"], seed=3)
 fixed.pick()
+copied = copy.copy(free)
 was = free.position
+assert copied.position == was
 pid = os.fork()
 if pid == 0:
-    os._exit(0 if free.position != was and fixed.position == 1 else 1)
-assert free.position == was
+    os._exit(0 if len({free.position, copied.position, was}) == 3 and fixed.position == 1 else 1)
+assert free.position == copied.position == was
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
@@ -803,6 +805,48 @@ def test_draining_keeps_keys_that_are_known(policy: str) -> None:
     assert "3" not in {forgetful.pick(key).id for key in old}
 
 
+@pytest.mark.parametrize("policy", HASH_POLICIES)
+def test_draining_keeps_keys_when_others_take_over(policy: str) -> None:
+    def kept(balancer: Balancer, drained: list[str], ill: list[str]) -> None:
+        keys = [f"key{i}" for i in range(400)]
+        before = {key: balancer.pick(key).id for key in keys}
+        for id in drained:
+            balancer.drain(id)
+        for id in ill:
+            balancer.set_healthy(id, False)
+        mine = {key for key in keys if before[key] in drained and before[key] not in ill}
+        assert len(mine) > 50
+        for key in sorted(mine):
+            assert balancer.explain(key).backend.id == before[key]
+            assert balancer.pick(key).id == before[key]
+        new = {backend.id for i in range(400) if (backend := balancer.pick(f"new{i}")) is not None}
+        assert not new & set(drained)
+
+    two = [Backend("a"), Backend("b"), Backend("c", priority=1), Backend("d", priority=1)]
+    kept(Balancer(two, policy, seed=1), ["a", "b"], [])
+    kept(Balancer(two, policy, seed=1), ["a"], ["b"])
+    near = [Backend(id, zone="x" if id in "abcde" else "y") for id in "abcdefghij"]
+    kept(Balancer(near, policy, seed=1, local_zone="x"), ["a", "b", "c", "d", "e"], [])
+    kept(Balancer(near, policy, seed=1, local_zone="x"), ["b"], ["c", "d"])
+    four = ["a", "b", "c", "d"]
+    kept(Balancer(four, policy, seed=1, panic_mode="fail"), four, [])
+    kept(Balancer(four, policy, seed=1, panic_mode="fail"), ["a"], ["b", "c"])
+    # A key that was elsewhere for a while, and is back, does not follow who drains there.
+    balancer = Balancer(two, policy, seed=1)
+    for ill in (True, False):
+        for id in "ab":
+            balancer.set_healthy(id, not ill)
+        before = {key: balancer.pick(key).id for key in range(200)}
+    balancer.drain("c")
+    assert {key: balancer.pick(key).id for key in range(200)} == before
+    # Nobody has to be ill for everybody to drain.
+    balancer = Balancer(["a", "b"], policy, seed=1)
+    balancer.pick(b"k")
+    balancer.drain("a")
+    balancer.drain("b")
+    assert balancer.explain(b"k").reason == Reason.DRAIN_STICKY
+
+
 def test_as_many_keys_are_remembered_as_asked_for() -> None:
     clock = iter(range(1 << 30))
     for kept in (4096, 65536):
@@ -1106,3 +1150,36 @@ def test_batches_beside_a_writer() -> None:
         for thread in threads:
             thread.join()
         assert not problems
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"a": 0.1, "b": 0.15, "c": 0.6, "d": 0.6, "e": 0.7},
+        {"a": 0.7, "b": 0.2, "c": 0.1},
+        {"a": 1 / 3, "b": 2 / 3, "c": 1.0},
+        {"a": 1e-6, "b": 3.5e-6},
+    ],
+)
+def test_decimal_weights_are_smooth(weights: dict[str, float]) -> None:
+    balancer = Balancer(weights, seed=0)
+    total = sum(weights.values())
+    seen = dict.fromkeys(weights, 0)
+    for step in range(1, 1001):
+        seen[balancer.pick().id] += 1
+        for id, weight in weights.items():
+            assert abs(seen[id] - step * weight / total) < 1
+
+
+@pytest.mark.parametrize("policy", Balancer.POLICIES)
+def test_the_chosen_one_is_among_those_considered(policy: str) -> None:
+    backends = [Backend(f"{p}-{i}", priority=p) for p in (0, 1) for i in range(100)]
+    balancer = Balancer(backends, policy, seed=1, panic_threshold=0)
+    for backend in backends:
+        balancer.set_healthy(backend.id, backend.id in ("0-1", "1-2", "1-3"))
+    for i in range(100):
+        told = balancer.explain(i)
+        considered = [id for id, _ in told.considered]
+        assert told.backend.id in considered
+        assert len(set(considered)) == len(considered)
+        assert balancer.pick(i) == told.backend

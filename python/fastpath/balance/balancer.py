@@ -99,7 +99,9 @@ class Balancer(Core):
         Also ids, ``(id, weight)`` pairs, or a mapping of id to weight.
     policy : str
         ``round_robin``, ``weighted_round_robin`` (smooth: no prefix of the picks is a whole pick away from
-        its share, counted from the start, while the period of the weights is at most 65,536 picks),
+        its share, counted from the start, while the period of the weights is at most 65,536 picks, all
+        members are open and one priority or zone takes all picks; of members that are out while priorities
+        or zones share the picks, others take the places at random),
         ``random``, ``weighted_random``,
         ``least_request`` (the least of all), ``power_of_two`` (two different ones drawn by weight; the one
         with less load), ``peak_ewma`` (the same by latency); by key: ``maglev``, ``ketama``, ``rendezvous``,
@@ -119,13 +121,14 @@ class Balancer(Core):
         time; no table changes meanwhile. A key that is to become its own stays where it was until then, so
         that every key moves once, and none leaves a backend whose weight is raised, but for those that the
         policy's layout moves anyway (many with ``jump``, hardly any with ``maglev``, none with the others).
-        With ``jump`` these leave it as others come.
+        With ``jump`` these leave it as others come. If another weight is raised, or somebody joins, before
+        it is over, part of the keys that moved go back, and move again.
         The table from before is kept meanwhile. ``round_robin`` and ``random`` ramp who joins only, for
         weights mean nothing to them.
     panic_threshold, panic_mode, overprovisioning
         As Envoy: when the healthy share is below the threshold, health is ignored (``"all"``) or nobody is
         picked (``"fail"``); a priority takes all traffic while its healthy share times the overprovisioning
-        factor is at least 1.
+        factor is at least 1. A priority is counted as a whole, whatever the zones in it.
     local_zone : str, optional
         Backends of this zone come first within their priority; what their healthy share (times the factor)
         cannot take spills over to the other zones.
@@ -168,7 +171,9 @@ class Balancer(Core):
     Notes
     -----
     Any number of threads may pick while one writes; writers queue. Edits of members take effect on the next
-    pick, in one rebuild; flips of health are a flag. Policies: nginx (smooth weighted round robin), Vose
+    pick, in one rebuild; flips of health are a flag. A copy, or a pickle, has the members with their health and
+    draining, the seed and the position, and thereby the same picks next; leases, measurements, slow start, the
+    keys remembered and the table that ``repair`` goes on from begin anew. Policies: nginx (smooth weighted round robin), Vose
     (alias tables), Mitzenmacher (two choices), Finagle (peak EWMA), Eisenbud et al. (Maglev), Karger et al.
     (rings), Thaler and Ravishankar (rendezvous), Lamping and Veach (jump), Mirrokni et al. (bounded load).
     """
@@ -551,9 +556,11 @@ def _revive(
     options: dict[str, Any],
     state: tuple[int, int, dict[str, Status]],
 ) -> Balancer:
-    """A copy: members, health, seed and position; leases and measurements begin anew."""
+    """A copy: what the notes of `Balancer` say."""
     seed, position, statuses = state
     balancer = kind(backends, policy, **{**options, "seed": seed})
+    if options["seed"] is None:
+        _unseeded.add(balancer)
     balancer.position = position
     for id, status in statuses.items():
         balancer.set_healthy(id, status.healthy)

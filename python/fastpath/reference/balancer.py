@@ -452,7 +452,16 @@ class ReferenceBalancer:
         cursor = position
         if not sole and not hashed:
             cursor = position // 100 * pattern.count(which) + pattern[:step].count(which)
-        if loads[which][1] and self.panic_fail:
+        refused = loads[which][1] and self.panic_fail
+        if keyed:
+            # Keys of members that drain stay, in tiers that would have been asked before.
+            for i in range(which + refused):
+                panic = loads[i][1] and not self.panic_fail
+                kept, _ = _Tier(self, tiers[i][2], panic, h).choose(h, cursor, False)
+                if kept is not None and kept.draining:
+                    self.known.add((h, kept.id))
+                    return kept.id
+        if refused:
             return None
         tier = _Tier(self, tiers[which][2], loads[which][1], h if keyed else None)
         chosen, used = tier.choose(h if hashed else x, cursor, sole)

@@ -254,6 +254,7 @@ void Balancer::count(Tier& tier, Id id, std::uint8_t flags, int sign) const noex
   };
   if (flags != 0) add(tier.flagged);
   if ((flags & kRamping) != 0) add(tier.ramping);
+  if ((flags & kDraining) != 0) add(tier.draining);
   if ((flags & ~kRamping) == 0) {
     const auto units = static_cast<unsigned __int128>(weight(id) / tier.unit);
     tier.live_units += sign > 0 ? units : -units;
@@ -277,6 +278,7 @@ void Balancer::publish_loads(Generation& g) {
   distribute_load(priorities, options_.overprovisioning, options_.panic_threshold);
   Tier* last = nullptr;
   bool moved = false;
+  bool drains = false;  // somebody in a tier before the last one
   for (std::size_t i = 0; i < g.tiers.size(); ++i) {
     Tier& tier = *g.tiers[i];
     const PriorityLoad& priority = priorities[tier.rank];
@@ -302,7 +304,11 @@ void Balancer::publish_loads(Generation& g) {
     if (tier.mask.exchange(mask, kRelaxed) != mask) {
       for (const Id id : tier.table.members) update_load(tier, id);
     }
-    if (load > 0) last = &tier;
+    if (load > 0) {
+      last = &tier;
+      drains = sticky_ && std::any_of(g.tiers.begin(), g.tiers.begin() + static_cast<std::ptrdiff_t>(i),
+                                      [](const auto& other) { return other->draining.load(kRelaxed) != 0; });
+    }
   }
   if (last == nullptr) {
     // Nobody is healthy and panic is off, or everybody drains: sticky keys still find their backend.
@@ -313,7 +319,7 @@ void Balancer::publish_loads(Generation& g) {
   // The shortcut asks flags alone, so what depends on more must not take it.
   const bool refuses = last->panic.load(kRelaxed) && options_.panic_fail;
   const bool keeps = last->table.kind == TableKind::jump && last->outset && last->ramping.load(kRelaxed) != 0;
-  const bool alone = last->load.load(kRelaxed) == 100 && !refuses && !keeps;
+  const bool alone = last->load.load(kRelaxed) == 100 && !refuses && !keeps && !drains;
   if (alone || g.patterned) g.sole.store(alone ? last : nullptr, kRelaxed);
   if (alone || (g.patterned && !moved)) {
     g.patterned = g.patterned && !moved;

@@ -353,9 +353,23 @@ Decision Balancer::decide(const Ask& given) const noexcept {
       cursor = ask.position / 100 * tier->load.load(kRelaxed) + g->rank[step].load(kRelaxed);
     }
   }
+  const bool refused = tier->panic.load(kRelaxed) && options_.panic_fail;
+  if (hashed && ask.keyed && sticky_) {
+    // That members drain must not send away the keys of those that do: tiers which would have been asked
+    // before.
+    for (const auto& before : g->tiers) {
+      if (before.get() == tier && !refused) break;
+      if (before->draining.load(kRelaxed) != 0) {
+        const Decision kept = decide_in(*g, *before, ask, cursor, false);
+        if (kept.id != 0 && (g->storage->flags[kept.id].load(kRelaxed) & kDraining) != 0) {
+          return {kept.id, kept.reason, ask.position};
+        }
+      }
+      if (before.get() == tier) break;
+    }
+  }
   Decision decision = decide_in(*g, *tier, ask, cursor, !shared);
   // Nobody there takes it: a zone or a priority that is full, or excluded, is no dead end.
-  const bool refused = tier->panic.load(kRelaxed) && options_.panic_fail;
   for (std::size_t i = 0; i < g->tiers.size() && decision.id == 0 && !refused; ++i) {
     const Tier* other = g->tiers[i].get();
     if (other == tier || (other->panic.load(kRelaxed) && options_.panic_fail)) continue;
@@ -384,8 +398,11 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
   std::uint64_t next = ask.position + 1;
   const Table& table = tier.table;
   Reason reason = Reason::ok;
-  if (tier.panic.load(kRelaxed)) {
-    if (options_.panic_fail) return {0, Reason::none_healthy, next};
+  const bool refuses = tier.panic.load(kRelaxed) && options_.panic_fail;
+  if (refuses) {
+    // But for keys whose backend drains, which is no illness.
+    if (!hashed || !ask.keyed || tier.draining.load(kRelaxed) == 0) return {0, Reason::none_healthy, next};
+  } else if (tier.panic.load(kRelaxed)) {
     reason = Reason::panic;
   } else if (tier.rank > 0) {
     reason = Reason::failover;
@@ -399,7 +416,14 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
   }
   Choice choice{ask, tier, *g.storage, tier.mask.load(kRelaxed), x, bound, reason};
   const auto trace = [&](Id id, Reason answer) {
-    if (ask.trace != nullptr) ask.trace->push_back({id, answer});
+    if (ask.trace == nullptr || id == 0) return;
+    const auto seen = std::find_if(ask.trace->begin(), ask.trace->end(),
+                                   [id](const Considered& considered) { return considered.id == id; });
+    if (seen == ask.trace->end()) {
+      ask.trace->push_back({id, answer});
+    } else {
+      seen->verdict = answer;
+    }
   };
   // Where a pick has no key, the shares of a layout by key are all that counts.
   switch (hashed && !ask.keyed && table.drawn() ? TableKind::alias : table.kind) {
@@ -435,6 +459,7 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
       if (choice.id == 0) {
         next = ask.position + 1;
         choice.id = fallback(choice, x);
+        trace(choice.id, Reason::ok);
       }
       break;
     }
@@ -458,7 +483,10 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
         // As above; any step is as good as another for a pick that cannot pass some.
         sequence = alone ? sequence + 1 : (y = next_draw(y)) >> 16;
       }
-      if (choice.id == 0) choice.id = fallback(choice, x);
+      if (choice.id == 0) {
+        choice.id = fallback(choice, x);
+        trace(choice.id, Reason::ok);
+      }
       break;
     }
     case TableKind::alias: {
@@ -472,7 +500,7 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
       }
       if (choice.id == 0) {
         choice.id = fallback(choice, y);
-        if (choice.id != 0) trace(choice.id, Reason::ok);
+        trace(choice.id, Reason::ok);
       }
       break;
     }
@@ -485,12 +513,17 @@ Decision Balancer::decide_in(const Generation& g, const Tier& tier, const Ask& a
     default:
       choose_hashed(choice);
   }
+  if (refuses && (choice.held(choice.id) & kDraining) == 0) return {0, Reason::none_healthy, next};
   if (choice.id == 0) {
     bool full = false;
     for (const Id id : table.members) {
       full = full || (choice.held(id) & ~kRamping) == kFull;
     }
     return {0, full ? Reason::overloaded : Reason::none_healthy, next};
+  }
+  // Nobody has to be ill for the last ones to drain.
+  if (choice.reason == Reason::panic && (choice.held(choice.id) & kDraining) != 0) {
+    choice.reason = Reason::drain_sticky;
   }
   return {choice.id, choice.reason, next};
 }

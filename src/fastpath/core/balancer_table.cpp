@@ -17,6 +17,7 @@ namespace fastpath::balance {
 namespace {
 
 constexpr std::uint64_t kLongestSchedule = 65536;
+constexpr std::uint64_t kMostUnits = 1000;
 constexpr std::uint64_t kSmoothWork = std::uint64_t{1} << 20;  // steps times backends
 constexpr double kStrideSteps = 16.0;
 constexpr double kIdleLooks = 16.0;
@@ -35,6 +36,25 @@ std::vector<std::uint64_t> whole_weights(const std::vector<double>& weights) {
   }
   for (std::uint64_t& weight : whole) weight /= divisor;
   return whole;
+}
+
+// Weights that are multiples of a common unit, as decimals are, in such units; empty if there is none of
+// which the smallest weight has at most kMostUnits. What roundings of a double add does not count.
+std::vector<std::uint64_t> whole_multiples(const std::vector<double>& weights) {
+  constexpr double kRounding = 1e-12;
+  const double least = *std::min_element(weights.begin(), weights.end());
+  std::vector<std::uint64_t> whole(weights.size());
+  for (std::uint64_t units = 1; units <= kMostUnits; ++units) {
+    bool fits = true;
+    for (std::size_t i = 0; i < weights.size() && fits; ++i) {
+      const double exact = weights[i] / least * static_cast<double>(units);
+      whole[i] = static_cast<std::uint64_t>(exact + 0.5);
+      fits = exact < static_cast<double>(kLongestSchedule) &&
+             std::fabs(exact - static_cast<double>(whole[i])) <= kRounding * exact;
+    }
+    if (fits) return whole;
+  }
+  return {};
 }
 
 // Picks per `period`, at least one for everybody, by largest remainder (the first of equal ones).
@@ -75,7 +95,8 @@ bool deviates(const std::vector<std::uint32_t>& order, const std::vector<std::ui
 }
 
 void build_weighted_round_robin(Table& table, Compat compat) {
-  const std::vector<std::uint64_t> whole = whole_weights(table.weights);
+  std::vector<std::uint64_t> whole = whole_weights(table.weights);
+  if (whole.empty()) whole = whole_multiples(table.weights);
   const std::uint64_t period = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
   const std::uint64_t n = table.members.size();
   table.kind = TableKind::schedule;
@@ -350,8 +371,10 @@ void check_size(const std::vector<double>& weights, const TableOptions& options)
                           : options.compat == Compat::libmemcached ? 160.0 * n
                                                                    : total * options.points + n;
     if (points > static_cast<double>(kMostPoints)) {
-      throw std::invalid_argument("the ring would have more than " + std::to_string(kMostPoints) +
-                                  " points; lower the weights or the points for one unit of weight");
+      throw std::invalid_argument("the ring would have " +
+                                  std::to_string(static_cast<std::uint64_t>(points)) + " points, more than " +
+                                  std::to_string(kMostPoints) +
+                                  "; lower the weights or the points for one unit of weight");
     }
     return;
   }
@@ -361,14 +384,16 @@ void check_size(const std::vector<double>& weights, const TableOptions& options)
   const std::uint64_t sum = std::accumulate(whole.begin(), whole.end(), std::uint64_t{0});
   if (!walk && (whole.empty() || sum > kMostBuckets)) {
     throw std::invalid_argument("jump takes whole numbers as weights, which add up to at most " +
-                                std::to_string(kMostBuckets) + " when their common factor is taken out");
+                                std::to_string(kMostBuckets) + " when their common factor is taken out; " +
+                                (whole.empty() ? "some are not whole" : "these make " + std::to_string(sum)));
   }
   if (!walk) return;
   if (whole.empty()) throw std::invalid_argument("this compat mode takes whole numbers as weights");
   if (sum > kMostBuckets || sum * weights.size() > (kSmoothWork << 9)) {
     throw std::invalid_argument(
-        "the period of the weights (their sum over their greatest common divisor) is above " +
-        std::to_string(kMostBuckets) + " picks");
+        "the period of the weights (their sum over their greatest common divisor) is " + std::to_string(sum) +
+        " picks of " + std::to_string(weights.size()) + " backends: too long; at most " +
+        std::to_string(kMostBuckets) + " were expected, and fewer of very many backends");
   }
 }
 

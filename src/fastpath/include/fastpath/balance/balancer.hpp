@@ -139,6 +139,7 @@ struct Tier {
   std::size_t healthy = 0;
   std::atomic<std::uint32_t> flagged{0};  // members with any flag
   std::atomic<std::uint32_t> ramping{0};  // members in slow start
+  std::atomic<std::uint32_t> draining{0};
   // Of the members that take picks; counted in whole units, so that no flip leaves a rounding error behind.
   std::atomic<double> live_weight{0.0};
   unsigned __int128 live_units = 0;
