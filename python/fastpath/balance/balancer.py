@@ -171,11 +171,12 @@ class Balancer(Core):
     Notes
     -----
     Any number of threads may pick while one writes; writers queue. Edits of members take effect on the next
-    pick, in one rebuild; flips of health are a flag. A copy, or a pickle, has the members with their health and
-    draining, the seed and the position, and thereby the same picks next; leases, measurements, slow start, the
-    keys remembered and the table that ``repair`` goes on from begin anew. Policies: nginx (smooth weighted round robin), Vose
-    (alias tables), Mitzenmacher (two choices), Finagle (peak EWMA), Eisenbud et al. (Maglev), Karger et al.
-    (rings), Thaler and Ravishankar (rendezvous), Lamping and Veach (jump), Mirrokni et al. (bounded load).
+    pick, in one rebuild; flips of health are a flag. A copy, or a pickle, has the members with their health
+    and draining, the seed and the position, and thereby the same picks next; leases, measurements, slow
+    start, the keys remembered and the table that ``repair`` goes on from begin anew. Policies: nginx (smooth
+    weighted round robin), Vose (alias tables), Mitzenmacher (two choices), Finagle (peak EWMA), Eisenbud et
+    al. (Maglev), Karger et al. (rings), Thaler and Ravishankar (rendezvous), Lamping and Veach (jump),
+    Mirrokni et al. (bounded load).
     """
 
     POLICIES: ClassVar[tuple[str, ...]] = tuple(policy.name for policy in Policy)
