@@ -338,6 +338,16 @@ class TestLookup:
         assert main(["lookup", "--routes", str(tmp_path / "foreign.gz"), "10.0.0.1"]) == 1
         assert capfd.readouterr().err.count("\n") == 3
 
+    def test_routes_from_a_pipe(self, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        os.mkfifo(tmp_path / "routes")
+        writer = threading.Thread(
+            target=(tmp_path / "routes").write_bytes, args=(b"10.0.0.0/8 a\n" * 20_000,)
+        )
+        writer.start()
+        assert main(["lookup", "--routes", str(tmp_path / "routes"), "10.0.0.1"]) == 0
+        writer.join()
+        assert capfdbinary.readouterr().out == b"10.0.0.1\t10.0.0.0/8\ta\n"
+
     def test_empty_routes(self, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         (tmp_path / "routes").write_bytes(b"")
         assert main(["lookup", "--routes", str(tmp_path / "routes"), "10.0.0.1"]) == 0

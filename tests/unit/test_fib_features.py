@@ -340,6 +340,19 @@ def test_from_file(tmp_path) -> None:
         Fib.from_file(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_from_a_pipe(tmp_path, pack) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = b"".join(b"10.%d.%d.0/24 %d\n" % (i >> 8, i & 255, i) for i in range(1, 30_000))
+    writer = threading.Thread(target=pipe.write_bytes, args=(pack(lines),))
+    writer.start()
+    fib = Fib.from_file(pipe)
+    writer.join()
+    assert len(fib) == 29_999
+    assert fib.lookup("10.117.0.1") == str(117 << 8)
+
+
 def test_update_from(fib) -> None:
     assert fib.update_from("# news\n+ 192.0.2.0/24 new hop\n- 10.2.0.0/16\n\n") == (1, 1)
     assert fib.lookup("192.0.2.1") == "new hop"
@@ -357,6 +370,21 @@ def test_update_from(fib) -> None:
         with pytest.raises(error):
             fib.update_from(wrong)
     assert list(fib.items()) == before
+    with pytest.raises(KeyError, match=r"line 2: .*10\.0\.1\.0/24"):
+        fib.update_from("- 10.1.0.0/16\n- 10.0.1.0/24")
+    with fib.transaction(), pytest.raises(RuntimeError, match="transaction"):
+        fib.update_from("- 10.1.0.0/16")
+
+
+def test_equal_both_ways_or_not_at_all() -> None:
+    """Both tables say what `==` of the next hops says."""
+    for hop, equal in ((7, True), (7.0, True), (np.int64(7), True), ("7", False), (-7, False), (7.5, False)):
+        plain, objects = Fib(dtype="uint32"), Fib()
+        plain["10.0.0.0/8"], objects["10.0.0.0/8"] = 7, hop
+        assert (plain == objects) is equal
+        assert (objects == plain) is equal
+        assert plain.diff(objects).changed == ([] if equal else [(network("10.0.0.0/8"), 7, hop)])
+        assert objects.diff(plain).changed == ([] if equal else [(network("10.0.0.0/8"), hop, 7)])
 
 
 def test_two_tables(fib) -> None:
@@ -471,6 +499,24 @@ def test_aggregate() -> None:
     whole.insert("::/0", 7)
     whole.insert("::1", 7)
     assert list(whole.aggregate().items()) == [(network("::/0"), 7)]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_children_of_many(family) -> None:
+    rng = random.Random(family)
+    bits = 32 if family == 4 else 128
+    of = ipaddress.IPv4Network if family == 4 else ipaddress.IPv6Network
+    fib = Fib()
+    for _ in range(600):
+        length = rng.choice([1, 2, 3, 8, 9, 16, 20, 24, 25, bits - 1, bits])
+        address = rng.getrandbits(6) << (bits - 6) | rng.getrandbits(4) << (bits - 28) | rng.getrandbits(2)
+        fib[of((address >> (bits - length) << (bits - length), length))] = length
+    fib[of((0, 0))] = 0
+    networks = list(fib)
+    for above in rng.sample(networks, 40) + [of((0, 0)), of((0, 5))]:
+        below = [n for n in networks if n.prefixlen > above.prefixlen and n.subnet_of(above)]
+        lone = [n for n in below if not any(m != n and n.subnet_of(m) for m in below)]
+        assert list(fib.children(above)) == [(n, fib[n]) for n in lone]
 
 
 def test_stats(fib) -> None:

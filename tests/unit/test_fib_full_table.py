@@ -287,3 +287,42 @@ def test_beside_py_radix(table) -> None:
                 tree.delete(line)
         for line in rng.sample(lines, 300):
             assert list(fib.covered(line)) == held(tree.search_covered(line))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("batch", [100, 5_000])
+def test_memory_after_others_came_for_all(table, family: int, batch: int) -> None:
+    """Other prefixes take the place of those that were there, batch by batch."""
+    addresses, lengths = table[1][family]
+    come, gone = np.random.default_rng(9).permutation(len(lengths))[:150_000].reshape(2, -1)
+    values = np.arange(1, len(lengths) + 1, dtype=np.uint32)
+    fib = Fib(dtype="uint32")
+    fib.insert_many((addresses[gone], lengths[gone]), values[gone])
+    for first in range(0, len(gone), batch):
+        new, old = come[first : first + batch], gone[first : first + batch]
+        fib.insert_many((addresses[new], lengths[new]), values[new])
+        fib.delete_many((addresses[old], lengths[old]))
+    assert len(fib) == len(come)
+    assert fib.nbytes <= 1.1 * fib.copy().nbytes
+
+
+def test_an_emptied_table_is_small() -> None:
+    """Each prefix had a page of its own."""
+    rng = np.random.default_rng(9)
+    fib = Fib(dtype="uint32")
+    fib["::/0"] = 1
+    for begin in (1, 2):
+        addresses = rng.integers(0, 256, (20_000, 16), np.uint8)
+        lengths = np.full(len(addresses), 128, np.uint8)
+        fib.insert_many((addresses, lengths), np.arange(begin, begin + len(lengths), dtype=np.uint32))
+        many = fib.snapshot()
+        assert many.nbytes > 10_000_000
+        with pytest.raises(KeyError), fib.transaction():
+            fib.delete_many((addresses[1000:], lengths[1000:]))
+            raise KeyError
+        assert fib == many
+        fib.delete_many((addresses, lengths))
+        assert list(fib.items()) == [(ipaddress.ip_network("::/0"), 1)]
+        assert fib.lookup_many(addresses).tolist() == [1] * len(addresses)
+        assert fib.nbytes < 1_000_000
+        assert many.lookup_many(addresses).tolist() == list(range(begin, begin + len(lengths)))

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fastpath import Fib
@@ -138,7 +139,7 @@ def test_first_version(tmp_path) -> None:
 
 
 def test_refused(tmp_path, dump) -> None:
-    for wrong in ("hop", ["a"] * 6, 1):
+    for wrong in ("hop", ["a"] * 6, 1, np.arange(6)):
         with pytest.raises(ValueError, match="'address' or 'origin'"):
             Fib.from_file(dump, wrong)
     with pytest.raises(TypeError, match="next hop"):

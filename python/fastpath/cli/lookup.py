@@ -48,7 +48,7 @@ def _read(path: str) -> bytes:
         try:
             while part := file.read(CHUNK):
                 parts.append(part)
-                bar(raw.tell())
+                bar(raw.tell() if raw.seekable() else 0)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: not a whole gzip file: {error}") from None
     return b"".join(parts)

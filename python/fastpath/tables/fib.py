@@ -96,12 +96,8 @@ def _numbered(ids: NDArray[np.uint32], hops: Any, others: NDArray[np.uint32], ot
         return ids
     distinct, rows = np.unique(ids, return_inverse=True)
     mine = [_hop(hops, number) for number in distinct.tolist()]
-    if other is None:
-        numbers = [hop if isinstance(hop, int) and 0 <= hop < 2**32 else -1 for hop in mine]
-    else:
-        known = {other[number]: number for number in np.unique(others).tolist()}
-        numbers = [known.get(hop, -1) for hop in mine]
-    return np.array(numbers, np.int64)[rows]
+    known = {_hop(other, number): number for number in np.unique(others).tolist()}
+    return np.array([known.get(hop, -1) for hop in mine], np.int64)[rows]
 
 
 def _compared(here: Prefixes, hops: Any, there: Prefixes, other: Any) -> ArrayDiff:
@@ -268,14 +264,29 @@ class Fib(FibCore):
         return above[-1] if above else None
 
     def children(self, prefix: Prefix) -> Iterator[tuple[Network, Any]]:
-        """Prefixes within this one that no other one of them contains, in address order, with next hops."""
-        end = -1
-        found = []
-        for network, next_hop in self._covered(prefix):
-            if network.prefixlen > self._length(prefix) and int(network.network_address) > end:
-                end = int(network.broadcast_address)
-                found.append((network, next_hop))
-        return iter(found)
+        """Prefixes within this one that no other one of them contains, in address order, with next hops.
+
+        Cost: a pass over the prefixes within, of which only children become objects.
+        """
+        table = self.snapshot()
+        addresses, lengths, ids = table.covered_arrays(prefix)
+        below = lengths > self._length(prefix)
+        addresses, lengths, ids = addresses[below], lengths[below], ids[below]
+        if addresses.ndim == 1:
+            starts = addresses.astype(np.int64)
+            ends = starts + (np.int64(1) << (32 - lengths.astype(np.int64)))
+            first = np.ones(len(starts), bool)
+            first[1:] = starts[1:] >= np.maximum.accumulate(ends)[:-1]
+            rows = np.flatnonzero(first).tolist()
+        else:
+            rows, end = [], 0
+            for row, (address, length) in enumerate(zip(addresses, lengths.tolist(), strict=True)):
+                start = int.from_bytes(address.tobytes())
+                if start >= end:
+                    end = start + (1 << (128 - length))
+                    rows.append(row)
+        hops = None if table.plain else table.values
+        return iter([(_network(addresses, lengths, row), _hop(hops, int(ids[row]))) for row in rows])
 
     @staticmethod
     def _length(prefix: Prefix) -> int:
@@ -352,7 +363,8 @@ class Fib(FibCore):
         StoreError
             The file cannot be written, or what is there is no regular file; it is then unchanged.
         TypeError
-            A next hop is not a str, int, float, bool, bytes, tuple or ipaddress object (pickle keeps any).
+            A next hop is not of type str, int, float, bool, bytes or tuple, or an address or a network of
+            ipaddress; a subclass would come back as what it derives from (pickle keeps any).
         ValueError
             A next hop is a tuple of tuples of tuples, too many for one another.
 
@@ -476,6 +488,8 @@ class Fib(FibCore):
             A line has another form; the message names it, and nothing has changed.
         KeyError
             A prefix to delete is not there; nothing has changed.
+        RuntimeError
+            This thread has a transaction open.
 
         """
         if not isinstance(changes, (str, bytes)):
@@ -495,6 +509,8 @@ class Fib(FibCore):
                     raise ValueError(
                         told if told.startswith("line ") else f"line {number}: {told}"
                     ) from error
+                except KeyError as error:
+                    raise KeyError(f"line {number}: {error.args[0]}") from error
         return inserted, deleted
 
     # --- two tables ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import bz2
 import gzip
+import io
 import ipaddress
 import json
 import mmap
@@ -33,17 +34,17 @@ _ADDRESSES = {
 
 def _to_json(value: Any) -> Any:
     """A next hop as JSON that tells its type; nothing that would run code when it is read."""
-    if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
+    if value is None or type(value) in (bool, str, int, float):
         return value
-    if isinstance(value, bytes):
+    if type(value) is bytes:
         return {"bytes": base64.b85encode(value).decode()}
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return {"tuple": [_to_json(part) for part in value]}
-    if type(value).__name__ in _ADDRESSES:
+    if type(value) is _ADDRESSES.get(type(value).__name__):
         return {type(value).__name__: str(value)}
     raise TypeError(
-        "a saved table keeps next hops of type str, int, float, bool, bytes, tuple and ipaddress, "
-        f"not {type(value).__name__} (pickle keeps any)"
+        "a saved table keeps next hops of type str, int, float, bool, bytes, tuple, and of the types of "
+        f"ipaddress, not {type(value).__name__} (pickle keeps any)"
     )
 
 
@@ -188,7 +189,9 @@ def mapped(path: str | os.PathLike[str]) -> mmap.mmap:
 def unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file for reading, plain, gzip or bzip2 by its first bytes."""
     try:
-        with _opened(path) as raw:
+        with _opened(path) as opened:
+            # A pipe is read to its end first: what it holds is looked at twice.
+            raw = opened if opened.seekable() else io.BytesIO(opened.read())
             head = raw.read(3)
             raw.seek(0)
             if head[:2] == b"\x1f\x8b":

@@ -28,7 +28,7 @@ def routes_of(
     file: IO[bytes], path: str | os.PathLike[str], hops: str, peer: str | None
 ) -> tuple[list[str], list[Any]]:
     """Prefixes of a dump and for each the next hop of one route to it: of `peer`, or else of the first."""
-    if hops not in ("address", "origin"):
+    if not isinstance(hops, str) or hops not in ("address", "origin"):
         raise ValueError(f"next_hops {hops!r} of an MRT table dump: 'address' or 'origin' was expected")
     wanted = None if peer is None else str(ipaddress.ip_address(peer))
     hop_of = _address if hops == "address" else _origin

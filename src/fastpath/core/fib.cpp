@@ -274,16 +274,17 @@ void Fib::collect() {
     }
   }
   retired_.resize(kept);
-  if (retired_.capacity() > kRetiredKept && kept < retired_.capacity() / 4) retired_.shrink_to_fit();
+  drop_free_pages();
   // Where much is free, or kept only for snapshots, the nodes move into an arena without it. A reader that
   // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates,
   // by the fewer the more there is to gain.
   const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
   const std::size_t used = arena_->top() - unused;
   const bool much = unused > kCommitStep + used / (pinned ? 2 : 16);
-  if (much && (pinned || replaced_bytes_ * (unused / 64) > used * (used / 64) / 8)) {
-    relocate(arena_->reserved());
-  }
+  const bool earned = replaced_bytes_ > used / (unused > used / 8 ? 4 : 1);
+  if (much && (pinned || earned)) relocate(arena_->reserved());
+  if (retired_.capacity() > kRetiredKept && retired_.size() < retired_.capacity() / 4)
+    retired_.shrink_to_fit();
 }
 
 // Moves all nodes, without the free ones between them, into an arena of another size.
@@ -304,9 +305,12 @@ void Fib::relocate(std::size_t reserve) {
     const unsigned level = short_limit(family);
     return make_entry(copy_tree(family, level, entry_ref(entry), from->base()), entry_leaf(entry));
   };
+  constexpr std::size_t kAhead = 8;
   try {
-    for (std::size_t top = 0; next->owns4 && top < kRoots; ++top)
+    for (std::size_t top = 0; next->owns4 && top < kRoots; ++top) {
+      if (top + kAhead < kRoots) fetch_node(from->base(), entry_ref(work_->root4[top + kAhead]));
       next->root4[top] = moved(4, work_->root4[top]);
+    }
     for (std::size_t at = 0; at < page_book_.size() * 256; ++at) {
       const bool own = page_book_[at >> 8].own;
       next->pages[at] = own ? moved(6, work_->pages[at]) : work_->pages[at];

@@ -149,14 +149,16 @@ std::optional<std::uint32_t> ShortRib::find(std::uint32_t key) const noexcept {
   return cell.value;
 }
 
-bool ShortRib::put(std::uint32_t key, std::uint32_t value) {
-  if (size_ * 4 >= cells_.size() * 3) {
-    std::vector<Cell> old(std::max<std::size_t>(16, cells_.size() * 2));
-    old.swap(cells_);
-    for (const Cell& cell : old) {
-      if (cell.key != 0) cells_[slot_of(cell.key)] = cell;
-    }
+void ShortRib::resize(std::size_t cells) {
+  std::vector<Cell> old(cells);
+  old.swap(cells_);
+  for (const Cell& cell : old) {
+    if (cell.key != 0) cells_[slot_of(cell.key)] = cell;
   }
+}
+
+bool ShortRib::put(std::uint32_t key, std::uint32_t value) {
+  if (size_ * 4 >= cells_.size() * 3) resize(std::max(kLeastCells, cells_.size() * 2));
   Cell& cell = cells_[slot_of(key)];
   const bool added = cell.key == 0;
   cell = {key, value};
@@ -180,7 +182,7 @@ bool ShortRib::restore(const std::uint8_t* cells, std::size_t bytes) {
   return size_ * 4 <= n * 3;
 }
 
-bool ShortRib::erase(std::uint32_t key) noexcept {
+bool ShortRib::erase(std::uint32_t key) {
   if (cells_.empty()) return false;
   const std::size_t mask = cells_.size() - 1;
   std::size_t hole = slot_of(key);
@@ -195,6 +197,7 @@ bool ShortRib::erase(std::uint32_t key) noexcept {
   }
   cells_[hole] = {};
   --size_;
+  if (cells_.size() > kLeastCells && size_ * 3 < cells_.size()) resize(cells_.size() / 2);
   return true;
 }
 

@@ -65,6 +65,12 @@ constexpr std::uint32_t deep_of(unsigned leaf_bits) {
 }
 constexpr std::uint32_t none_of(unsigned leaf_bits) { return deep_of(leaf_bits) - 1; }
 inline constexpr std::size_t kCommitStep = std::size_t{1} << 16;
+
+// Asks for a node, its children and what stands behind its map in most nodes.
+inline void fetch_node(const std::uint8_t* arena, std::uint32_t ref) noexcept {
+  const std::uint8_t* const node = arena + ref_unit(ref) * kUnit;
+  for (int line = -1; line < 3; ++line) __builtin_prefetch(node + 64 * line);
+}
 inline constexpr std::size_t kSlack = std::size_t{1} << 17;  // more than one update can use
 inline constexpr std::size_t kNoted =
     64;  // nodes that one update replaces at most, but for a short IPv6 prefix

@@ -305,6 +305,7 @@ std::uint32_t Fib::copy_tree(int family, unsigned level, std::uint32_t ref, cons
   std::uint8_t* const first = wide ? p + (old.entries() - piece) : p;
   const std::size_t entries = wide ? tail.intervals : tail.child_count;
   for (std::size_t i = 0; i < entries; ++i) {
+    if (i + 4 < entries) fetch_node(from, read<std::uint32_t>(first + 8 * (i + 4) + kEntryRef));
     std::uint8_t* const child = first + 8 * i + kEntryRef;
     write(child, copy_tree(family, level + 8, read<std::uint32_t>(child), from));
   }

@@ -108,6 +108,7 @@ void Fib::paint6(std::uint32_t key, unsigned least, unsigned most, Answer answer
   }
   const std::size_t first = std::size_t{bits} << (16 - length);
   const std::size_t last = first + (std::size_t{1} << (16 - length));
+  std::optional<std::uint32_t> shared;
   for (std::size_t top = first; top < last; ++top) {
     const std::uint32_t page = work_->root6[top];
     if (page_book_[page].own) {
@@ -116,7 +117,8 @@ void Fib::paint6(std::uint32_t key, unsigned least, unsigned most, Answer answer
     }
     const unsigned stands_for = work_->page_length[std::size_t{page} << 8];
     if (stands_for < least || stands_for > most) continue;
-    point_root6(top, shared_page(answer));
+    if (!shared) shared = shared_page(answer);
+    point_root6(top, *shared);
   }
 }
 
@@ -163,6 +165,35 @@ std::uint32_t Fib::new_page() {
   }
   page_book_.push_back({});
   return static_cast<std::uint32_t>(page);
+}
+
+// Free pages are given up where they are many, and as many were freed since.
+void Fib::drop_free_pages() {
+  const std::size_t used = page_book_.size() - free_pages_.size();
+  if (free_pages_.size() <= std::max(kFreePagesKept, used / 16)) return;
+  auto next = std::make_unique<State>(*work_);
+  next->pages = shared_array<std::uint64_t>(used * 256);
+  next->page_length = shared_array<std::uint8_t>(used * 256);
+  std::vector<Page> book;
+  book.reserve(used);
+  std::vector<std::uint32_t> number(page_book_.size());
+  for (std::size_t page = 0; page < page_book_.size(); ++page) {
+    // What waits to be freed is read in the arrays before alone.
+    if (page != 0 && page_book_[page].users == 0) continue;
+    number[page] = static_cast<std::uint32_t>(book.size());
+    std::copy_n(work_->pages.get() + (page << 8), 256, next->pages.get() + (book.size() << 8));
+    std::copy_n(work_->page_length.get() + (page << 8), 256, next->page_length.get() + (book.size() << 8));
+    book.push_back(page_book_[page]);
+  }
+  next->view.pages = next->pages.get();
+  next->view.page_length = next->page_length.get();
+  take_root6(*next);
+  for (std::size_t top = 0; next->owns6 && top < kRoots; ++top) next->root6[top] = number[next->root6[top]];
+  publish(std::move(next));
+  page_book_ = std::move(book);
+  page_capacity_ = used;
+  free_pages_ = {};
+  std::erase_if(retired_, [](const Retired& item) { return item.piece.size == 0; });
 }
 
 // The page that answers `answer` everywhere.

@@ -105,7 +105,7 @@ class ShortRib {
  public:
   std::optional<std::uint32_t> find(std::uint32_t key) const noexcept;
   bool put(std::uint32_t key, std::uint32_t value);  // true: new
-  bool erase(std::uint32_t key) noexcept;
+  bool erase(std::uint32_t key);
   std::size_t size() const noexcept { return size_; }
   std::size_t nbytes() const noexcept { return cells_.capacity() * sizeof(Cell); }
   // All cells as they lie in memory, and back; false where they cannot be a table's.
@@ -123,7 +123,9 @@ class ShortRib {
     std::uint32_t key = 0;
     std::uint32_t value = 0;
   };
+  static constexpr std::size_t kLeastCells = 16;
   std::size_t slot_of(std::uint32_t key) const noexcept;
+  void resize(std::size_t cells);
   std::vector<Cell> cells_;
   std::size_t size_ = 0;
 };
@@ -295,6 +297,7 @@ class Fib {
   };
 
   static constexpr std::size_t kFirstPages = 1;
+  static constexpr std::size_t kFreePagesKept = 32;
   static constexpr std::size_t kBulk = 64;  // from here on a rebuild may pay
 
   bool is_wide(int family, unsigned level) const noexcept {
@@ -354,6 +357,7 @@ class Fib {
   void point_root6(std::size_t top, std::uint32_t page);
   static void take_root6(fib::State& next);
   std::uint32_t new_page();
+  void drop_free_pages();
   std::uint32_t shared_page(Answer answer);
   std::uint32_t own_page(std::size_t top);
   void drop_bare_page(std::size_t top);
