@@ -21,6 +21,8 @@ using Route = Fib::Route;
 constexpr std::size_t kPrefixes = 1500;
 constexpr std::size_t kBatch = 300;
 constexpr std::uint32_t kScales[] = {1, 50};
+// Of the second byte of IPv6 addresses: prefixes lie in many pages.
+constexpr unsigned kSecond = 48;
 
 // The value of a prefix is its place in this list plus one, or that and kPrefixes times `scale` or twice
 // that: with the greater scale leaves have 32 bits, with the other one 13 to 16.
@@ -33,6 +35,7 @@ std::vector<Route> universe(std::mt19937& random) {
     route.length =
         static_cast<std::uint8_t>(random() % 4 == 0 ? random() % (width + 1) : width / 2 + random() % 17);
     for (unsigned i = 0; i < width / 8; ++i) route.address[i] = static_cast<std::uint8_t>(random() % 3);
+    if (route.family == 6) route.address[1] = static_cast<std::uint8_t>(random() % kSecond);
     fastpath::mask_host_bits(route.address, width, route.length);
     const bool known = std::any_of(routes.begin(), routes.end(), [&](const Route& other) {
       return other.family == route.family && other.length == route.length &&
@@ -72,11 +75,18 @@ void read(const Fib& fib, const fastpath::fib::Kernels& kernels, const std::vect
       for (std::size_t k = 0; k < 16; ++k) six[16 * i + k] = static_cast<std::uint8_t>(random() % 3);
       four[i] = std::uint32_t{six[16 * i]} << 24 | std::uint32_t{six[16 * i + 1]} << 16 |
                 std::uint32_t{six[16 * i + 2]} << 8 | six[16 * i + 3];
+      six[16 * i + 1] = static_cast<std::uint8_t>(random() % kSecond);
     }
+    const auto check4 = [&](std::size_t i, int length) {
+      const std::uint32_t address = __builtin_bswap32(four[i]);
+      std::uint8_t bytes[16] = {};
+      std::memcpy(bytes, &address, 4);
+      check(answers[i], bytes, 4, length);
+    };
     fib.lookup_many4(kernels, four.data(), answers.data(), kBatch, 0);
-    for (std::size_t i = 0; i < kBatch; ++i) check(answers[i], &six[16 * i], 4, -1);
+    for (std::size_t i = 0; i < kBatch; ++i) check4(i, -1);
     fib.match_many4(kernels, four.data(), answers.data(), lengths.data(), kBatch, 0);
-    for (std::size_t i = 0; i < kBatch; ++i) check(answers[i], &six[16 * i], 4, lengths[i]);
+    for (std::size_t i = 0; i < kBatch; ++i) check4(i, lengths[i]);
     fib.lookup_many6(kernels, six.data(), answers.data(), kBatch, 0);
     for (std::size_t i = 0; i < kBatch; ++i) check(answers[i], &six[16 * i], 6, -1);
     fib.match_many6(kernels, six.data(), answers.data(), lengths.data(), kBatch, 0);
@@ -138,11 +148,18 @@ void run(std::uint32_t scale) {
       if (snapshot) holds(*snapshot, there_then);
       snapshot = random() % 2 == 0 ? fib.snapshot() : nullptr;
       there_then = there;
-    } else if (kind < 6) {
+    } else if (kind == 3) {
+      // Most pages become free.
+      const auto kept = static_cast<std::ptrdiff_t>(random() % 20);
+      CHECK(fib.erase_many({routes.begin() + kept, routes.end()}) ==
+            static_cast<std::size_t>(
+                std::count_if(there.begin() + kept, there.end(), [](std::uint32_t v) { return v != 0; })));
+      std::fill(there.begin() + kept, there.end(), 0);
+    } else if (kind < 7) {
       const std::vector<std::uint32_t> before = there;
       fib.begin();
       for (int i = 0; i < 20; ++i) toggle(random() % routes.size());
-      if (kind == 3) {
+      if (kind == 4) {
         fib.rollback();
         there = before;
       } else {
