@@ -16,7 +16,10 @@ from pathlib import Path
 from fastpath.build import build_info
 from fastpath.cli.output import print_json, table
 
-EXAMPLES = {"info": "  fastpath info --json"}
+EXAMPLES = {
+    "info": "  fastpath info --json\n"
+    "  FASTPATH_ISA=avx2 fastpath info    # with another instruction set than the best of this machine"
+}
 
 _EXTRAS = {
     "DNS client": "dns",
