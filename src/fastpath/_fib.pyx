@@ -77,6 +77,7 @@ cdef extern from "fastpath/fib.hpp" namespace "fastpath" nogil:
         uint32_t value
         uint8_t length
         uint8_t family
+        cbool contains(const Route& other) noexcept
     cdef cppclass Table "fastpath::Fib":
         Table() except +
         const View& view() noexcept
@@ -169,6 +170,14 @@ cdef str described(object thing):
     if isinstance(thing, np.ndarray):
         return f"{thing.dtype}[{','.join(map(str, thing.shape))}]"
     return type(thing).__name__
+
+
+# `iter` with a message that tells what was expected.
+cdef object iterated(object things, str expected):
+    try:
+        return iter(things)
+    except TypeError:
+        raise TypeError(f"expected {expected}, not {described(things)}") from None
 
 
 cdef object _columns = None
@@ -722,7 +731,7 @@ cdef class FibCore:
         if columns().is_column(prefixes):
             prefixes = columns().prefixes_of(prefixes)
         cdef Py_ssize_t row = 0
-        for prefix in prefixes:
+        for prefix in iterated(prefixes, "an iterable of prefixes, or bytes with a prefix a line"):
             try:
                 named = self.prefix_of(prefix, route.address)
             except (TypeError, ValueError) as error:
@@ -774,7 +783,8 @@ cdef class FibCore:
                 raise TypeError(f"expected next hops uint32[n], not {described(next_hops)}")
             next_hops = np.ascontiguousarray(next_hops, dtype=np.uint32) if self.plain else next_hops.tolist()
         if not isinstance(next_hops, np.ndarray):
-            next_hops = tuple(next_hops)  # a list may change while its next hops are hashed
+            # A list may change while its next hops are hashed.
+            next_hops = tuple(iterated(next_hops, "a sequence of next hops or uint32[n]"))
         if <size_t>len(next_hops) != routes.size():
             raise ValueError(f"{routes.size()} prefixes with {len(next_hops)} next hops")
         self.insert_routes(routes, next_hops)
@@ -1156,6 +1166,19 @@ cdef class FibCore:
         cdef vector[Route] routes
         hops = self.routes_below(named >> 8, address, named & 0xFF, routes)
         return listed(named >> 8, routes, hops)
+
+    def _children(self, prefix):
+        cdef uint8_t[16] address
+        cdef int named = self.prefix_of(prefix, address)
+        cdef vector[Route] routes
+        cdef vector[Route] children
+        cdef size_t i
+        hops = self.routes_below(named >> 8, address, named & 0xFF, routes)
+        for i in range(routes.size()):
+            if routes[i].length > (named & 0xFF) and (
+                    children.empty() or not children.back().contains(routes[i])):
+                children.push_back(routes[i])
+        return listed(named >> 8, children, hops)
 
     def _covered_arrays(self, prefix):
         cdef uint8_t[16] address

@@ -554,6 +554,21 @@ def test_a_loaded_table_has_stopped_growing() -> None:
         assert len(table) == n
 
 
+@pytest.mark.parametrize("size", [4, 16, 40])
+def test_a_batch_ends_the_growth_that_it_began(size: int) -> None:
+    """Wherever it begins: then there is one array, as in a table that was made with twice the room."""
+    for n in (60_000, 90_000, 90_500, 90_700, 91_000, 91_500, 92_000, 94_000):
+        rows = np.zeros((n, size), np.uint8)
+        rows[:, :4] = np.arange(n, dtype=np.uint32).view(np.uint8).reshape(n, 4)
+        values = np.arange(n, dtype=np.uint32)
+        table = ExactTable(size, dtype="uint32", capacity=66_666)  # three slots for two
+        twice = ExactTable(size, dtype="uint32", capacity=133_332)
+        for each in (table, twice):
+            each.insert_many(rows, values)
+        assert table.nbytes <= twice.nbytes * 1.05
+        assert table.lookup_many(rows).tolist() == values.tolist()
+
+
 def test_memory_is_ready_before_single_inserts_need_it() -> None:
     """Both arrays are held before the first key moves; a batch has no use for that."""
     rows = np.arange(60_000, dtype=np.uint64).repeat(2).view(np.uint8).reshape(-1, 16)

@@ -158,9 +158,10 @@ def test_insert_many_from_text_and_arrays() -> None:
         (["10.0.0.0/8", "11.0.0.0/8"], [1, None], ValueError, "row 1.*None"),
         (["10.0.0.0/8", "11.0.0.0/8"], [1, []], TypeError, "row 1.*unhashable"),
         (["10.0.0.0/8"], "1", TypeError, "next hops"),
+        (["10.0.0.0/8"], None, TypeError, "next hops.*NoneType"),
         (["10.0.0.0/8"], np.zeros((1, 1), np.uint32), ValueError, "next hops"),
         ("10.0.0.0/8", [1], TypeError, "one str"),
-        (None, [], TypeError, "iterable"),
+        (None, [], TypeError, "iterable of prefixes.*NoneType"),
         (np.zeros(1, np.uint32), [1], TypeError, "pair of arrays"),
         ((np.zeros(1, np.uint32), [8]), [1], TypeError, "prefix lengths"),
         ((np.zeros(1, np.uint32), np.zeros(1, np.int8)), [1], TypeError, "uint8"),
@@ -177,6 +178,25 @@ def test_insert_many_refuses_and_changes_nothing(prefixes, hops, error, message)
     with pytest.raises(error, match=message):
         fib.insert_many(prefixes, hops)
     assert [str(network) for network in fib] == ["192.0.2.0/24"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (5, "pairs.*int"),
+        ("10.0.0.0/8", "pairs.*str"),
+        (["10.0.0.0/8"], "row 0.*'10.0.0.0/8'"),
+        ([("10.0.0.0/8", 1), ("11.0.0.0/8",)], "row 1"),
+        ([("10.0.0.0/8", 1), 7], "row 1.*7"),
+    ],
+)
+def test_update_refuses_and_changes_nothing(entries, message) -> None:
+    fib = Fib()
+    with pytest.raises(TypeError, match=message):
+        fib.update(entries)
+    assert len(fib) == 0
+    with pytest.raises(TypeError, match="iterable of prefixes.*int"):
+        fib.delete_many(5)
 
 
 @pytest.mark.parametrize(

@@ -266,27 +266,9 @@ class Fib(FibCore):
     def children(self, prefix: Prefix) -> Iterator[tuple[Network, Any]]:
         """Prefixes within this one that no other one of them contains, in address order, with next hops.
 
-        Cost: a pass over the prefixes within, of which only children become objects.
+        Cost: a pass over the prefixes within; only children become objects.
         """
-        table = self.snapshot()
-        addresses, lengths, ids = table.covered_arrays(prefix)
-        below = lengths > self._length(prefix)
-        addresses, lengths, ids = addresses[below], lengths[below], ids[below]
-        if addresses.ndim == 1:
-            starts = addresses.astype(np.int64)
-            ends = starts + (np.int64(1) << (32 - lengths.astype(np.int64)))
-            first = np.ones(len(starts), bool)
-            first[1:] = starts[1:] >= np.maximum.accumulate(ends)[:-1]
-            rows = np.flatnonzero(first).tolist()
-        else:
-            rows, end = [], 0
-            for row, (address, length) in enumerate(zip(addresses, lengths.tolist(), strict=True)):
-                start = int.from_bytes(address.tobytes())
-                if start >= end:
-                    end = start + (1 << (128 - length))
-                    rows.append(row)
-        hops = None if table.plain else table.values
-        return iter([(_network(addresses, lengths, row), _hop(hops, int(ids[row]))) for row in rows])
+        return iter(self._children(prefix))
 
     @staticmethod
     def _length(prefix: Prefix) -> int:
@@ -662,8 +644,18 @@ class Fib(FibCore):
 
     def update(self, entries: Mapping[Any, Any] | Iterable[tuple[Prefix, Any]]) -> None:
         """Insert the entries of a mapping from prefix to next hop, of another table, or of pairs."""
-        pairs = list(entries.items() if isinstance(entries, (Mapping, Fib)) else entries)
-        self.insert_many([prefix for prefix, _ in pairs], [next_hop for _, next_hop in pairs])
+        pairs = entries.items() if isinstance(entries, (Mapping, Fib)) else entries
+        if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+            raise TypeError(
+                f"expected a mapping, a table or pairs of prefix and next hop, not {type(entries).__name__}"
+            )
+        prefixes, next_hops = [], []
+        for row, pair in enumerate(pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"row {row}: expected a pair of prefix and next hop, not {pair!r:.80}")
+            prefixes.append(pair[0])
+            next_hops.append(pair[1])
+        self.insert_many(prefixes, next_hops)
 
 
 class _Transaction(AbstractContextManager[Fib]):

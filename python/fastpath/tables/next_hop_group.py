@@ -19,8 +19,8 @@ class Regrouped(NamedTuple):
 class NextHopGroup:
     """Next hops of which a flow's hash chooses one, by weight.
 
-    Hashes fall into buckets, and each bucket has a member; how many follows the weights to within one bucket,
-    except where a member would get none: it gets one.
+    Hashes fall into buckets, and each bucket has a member; how many follows the weights to within one bucket;
+    a member that would get none gets one, at the expense of others.
     :meth:`with_members` keeps every bucket whose member stays and is not above its share, so that as few
     flows move as the new weights allow (the kernel's "resilient" next-hop groups).
 
@@ -162,10 +162,18 @@ class NextHopGroup:
 
 def _weights(members: Iterable[Any] | Mapping[Any, int]) -> dict[Hashable, int]:
     weights: dict[Hashable, int] = {}
+    if isinstance(members, (str, bytes)) or not isinstance(members, Iterable):
+        raise TypeError(
+            f"expected members, pairs of member and weight, or a mapping, not {type(members).__name__}"
+        )
     for entry in members.items() if isinstance(members, Mapping) else members:
         member, weight = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, 1)
-        if not isinstance(weight, int):
-            raise TypeError(f"expected the weight of {member!r} as int, not {type(weight).__name__}")
+        try:
+            weight = index(weight)
+        except TypeError:
+            raise TypeError(
+                f"expected the weight of {member!r} as int, not {type(weight).__name__}"
+            ) from None
         if weight < 1:
             raise ValueError(f"weight {weight} of {member!r} is below 1")
         if member is None or isinstance(member, NextHopGroup):

@@ -6,6 +6,18 @@
 
 namespace fastpath {
 
+namespace {
+
+// A copy in the place of an array that others share.
+template <typename T>
+void own(fib::Shared<T>& array, std::size_t n) {
+  fib::Shared<T> fresh = shared_array<T>(n);
+  std::copy_n(array.get(), n, fresh.get());
+  array = std::move(fresh);
+}
+
+}  // namespace
+
 bool Fib::insert(int family, const std::uint8_t* address, unsigned length, std::uint32_t value) {
   make_room();
   accept(value);
@@ -13,6 +25,7 @@ bool Fib::insert(int family, const std::uint8_t* address, unsigned length, std::
   bool added = false;
   if (length <= short_limit(family)) {
     const std::uint32_t key = short_key(address, length);
+    if (family == 6) expect_page();
     added = (family == 4 ? short4_ : short6_).put(key, value);
     const Answer answer{value, static_cast<std::uint8_t>(length)};
     if (family == 4) {
@@ -44,6 +57,7 @@ bool Fib::erase(int family, const std::uint8_t* address, unsigned length) {
   const std::size_t top = std::size_t{address[0]} << 8 | address[1];
   if (length <= short_limit(family)) {
     const std::uint32_t key = short_key(address, length);
+    if (family == 6) expect_page();
     ShortRib& rib = family == 4 ? short4_ : short6_;
     removed = rib.erase(key);
     if (removed) {
@@ -181,26 +195,24 @@ void Fib::publish_built() {
   epochs_.retire(state_.exchange(work_));
 }
 
+// Gives a state lengths of its own: a reader of the state before pairs them with the answers there.
+void Fib::take_lengths(State& next) const {
+  if (next.owns4) own(next.root4_length, kRoots);
+  own(next.page_length, page_capacity_ * 256);
+  next.view.root4_length = next.root4_length.get();
+  next.view.page_length = next.page_length.get();
+}
+
 // A state with roots of its own over the same nodes.
 std::unique_ptr<State> Fib::clone(const State& state) const {
   auto copy = std::make_unique<State>(state);
-  const auto own = [](auto& array, std::size_t n) {
-    auto fresh = shared_array<std::remove_cvref_t<decltype(array[0])>>(n);
-    std::copy_n(array.get(), n, fresh.get());
-    array = std::move(fresh);
-  };
-  if (state.owns4) {
-    own(copy->root4, kRoots);
-    own(copy->root4_length, kRoots);
-  }
+  if (state.owns4) own(copy->root4, kRoots);
   if (state.owns6) own(copy->root6, kRoots);
   own(copy->pages, page_capacity_ * 256);
-  own(copy->page_length, page_capacity_ * 256);
   copy->view.root4 = copy->root4.get();
-  copy->view.root4_length = copy->root4_length.get();
   copy->view.root6 = copy->root6.get();
   copy->view.pages = copy->pages.get();
-  copy->view.page_length = copy->page_length.get();
+  take_lengths(*copy);
   return copy;
 }
 
@@ -228,9 +240,13 @@ std::unique_ptr<Fib> Fib::snapshot() {
 }
 
 void Fib::begin() {
-  before_ = snapshot();
-  retired_before_ = retired_;
-  building_ = clone(*work_);
+  std::unique_ptr<Fib> before = snapshot();
+  std::vector<Retired> retired = retired_;
+  std::unique_ptr<State> building = clone(*work_);
+  epochs_.expect();  // for commit()
+  before_ = std::move(before);
+  retired_before_ = std::move(retired);
+  building_ = std::move(building);
   work_ = building_.get();
   arena_->mark();
 }
@@ -262,6 +278,10 @@ void Fib::collect() {
   epochs_.reclaim();
   const std::uint64_t safe = epochs_.oldest();
   const bool pinned = arena_->pins != 0;
+  const auto is_page = [](const Retired& item) { return item.piece.size == 0; };
+  const auto pages = static_cast<std::size_t>(std::count_if(retired_.begin(), retired_.end(), is_page));
+  if (free_pages_.capacity() - free_pages_.size() < pages)
+    free_pages_.reserve(std::max(2 * free_pages_.size(), free_pages_.size() + pages));
   std::size_t kept = 0;
   for (const Retired& item : retired_) {
     if (item.epoch >= safe || (pinned && item.piece.size != 0)) {
@@ -274,15 +294,18 @@ void Fib::collect() {
     }
   }
   retired_.resize(kept);
-  drop_free_pages();
-  // Where much is free, or kept only for snapshots, the nodes move into an arena without it. A reader that
-  // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates,
-  // by the fewer the more there is to gain.
-  const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
-  const std::size_t used = arena_->top() - unused;
-  const bool much = unused > kCommitStep + used / (pinned ? 2 : 16);
-  const bool earned = replaced_bytes_ > used / (unused > used / 8 ? 4 : 1);
-  if (much && (pinned || earned)) relocate(arena_->reserved());
+  try {
+    drop_free_pages();
+    // Where much is free, or kept only for snapshots, the nodes move into an arena without it. A reader that
+    // sleeps while it holds a guard makes much free at once, time and again: moves must be earned by updates,
+    // by the fewer the more there is to gain.
+    const std::size_t unused = arena_->free_bytes() + (pinned ? retired_bytes_ : 0);
+    const std::size_t used = arena_->top() - unused;
+    const bool much = unused > kCommitStep + used / (pinned ? 2 : 16);
+    const bool earned = replaced_bytes_ > used / (unused > used / 8 ? 4 : 1);
+    if (much && (pinned || earned)) relocate(arena_->reserved());
+  } catch (const std::bad_alloc&) {  // the update is made, and the table as good as before
+  }
   if (retired_.capacity() > kRetiredKept && retired_.size() < retired_.capacity() / 4)
     retired_.shrink_to_fit();
 }
@@ -300,6 +323,7 @@ void Fib::relocate(std::size_t reserve) {
   next->pages = shared_array<std::uint64_t>(page_capacity_ * 256);
   next->view.pages = next->pages.get();
   take_root6(*next);
+  take_lengths(*next);
   const std::shared_ptr<Arena> from = std::exchange(arena_, next->arena);
   const auto moved = [&](int family, std::uint64_t entry) {
     const unsigned level = short_limit(family);

@@ -182,7 +182,7 @@ bool ShortRib::restore(const std::uint8_t* cells, std::size_t bytes) {
   return size_ * 4 <= n * 3;
 }
 
-bool ShortRib::erase(std::uint32_t key) {
+bool ShortRib::erase(std::uint32_t key) noexcept {
   if (cells_.empty()) return false;
   const std::size_t mask = cells_.size() - 1;
   std::size_t hole = slot_of(key);
@@ -197,7 +197,12 @@ bool ShortRib::erase(std::uint32_t key) {
   }
   cells_[hole] = {};
   --size_;
-  if (cells_.size() > kLeastCells && size_ * 3 < cells_.size()) resize(cells_.size() / 2);
+  if (cells_.size() > kLeastCells && size_ * 3 < cells_.size()) {
+    try {
+      resize(cells_.size() / 2);
+    } catch (const std::bad_alloc&) {  // then it stays as large as it is
+    }
+  }
   return true;
 }
 

@@ -258,6 +258,7 @@ std::uint32_t Fib::allocate(std::size_t size) {
 }
 
 void Fib::retire_replaced() {
+  drops_earned_ = std::min(drops_earned_ + 1, kDropsAtOnce * kDropCost);
   if (replaced_.empty()) return;
   if (retired_.capacity() - retired_.size() < replaced_.size()) {
     retired_.reserve(std::max(2 * retired_.capacity(), retired_.size() + replaced_.size()));

@@ -149,33 +149,40 @@ std::uint32_t Fib::new_page() {
     free_pages_.pop_back();
     return page;
   }
-  const std::size_t page = page_book_.size();
-  if (page == page_capacity_) {
-    auto next = std::make_unique<State>(*work_);
-    const std::size_t capacity = page_capacity_ + page_capacity_ / 4 + 4;
-    next->pages = shared_array<std::uint64_t>(capacity * 256);
-    next->page_length = shared_array<std::uint8_t>(capacity * 256);
-    std::copy_n(work_->pages.get(), page * 256, next->pages.get());
-    std::copy_n(work_->page_length.get(), page * 256, next->page_length.get());
-    next->view.pages = next->pages.get();
-    next->view.page_length = next->page_length.get();
-    take_root6(*next);
-    publish(std::move(next));
-    page_capacity_ = capacity;
-  }
+  expect_page();
   page_book_.push_back({});
-  return static_cast<std::uint32_t>(page);
+  return static_cast<std::uint32_t>(page_book_.size() - 1);
 }
 
-// Free pages are given up where they are many, and as many were freed since.
+// After this the next new_page() does not fail.
+void Fib::expect_page() {
+  const std::size_t pages = page_book_.size();
+  if (!free_pages_.empty() || pages < page_capacity_) return;
+  auto next = std::make_unique<State>(*work_);
+  const std::size_t capacity = page_capacity_ + page_capacity_ / 4 + 4;
+  next->pages = shared_array<std::uint64_t>(capacity * 256);
+  next->page_length = shared_array<std::uint8_t>(capacity * 256);
+  std::copy_n(work_->pages.get(), pages * 256, next->pages.get());
+  std::copy_n(work_->page_length.get(), pages * 256, next->page_length.get());
+  next->view.pages = next->pages.get();
+  next->view.page_length = next->page_length.get();
+  take_root6(*next);
+  page_book_.reserve(capacity);
+  publish(std::move(next));
+  page_capacity_ = capacity;
+}
+
+// Gives up free pages where they are many. That copies all the others, and a table that needs pages again
+// grows again: both must be earned by updates.
 void Fib::drop_free_pages() {
   const std::size_t used = page_book_.size() - free_pages_.size();
-  if (free_pages_.size() <= std::max(kFreePagesKept, used / 16)) return;
+  if (free_pages_.size() <= kFreePagesKept + used / 4 || drops_earned_ < kDropCost) return;
+  drops_earned_ -= kDropCost;
   auto next = std::make_unique<State>(*work_);
   next->pages = shared_array<std::uint64_t>(used * 256);
   next->page_length = shared_array<std::uint8_t>(used * 256);
   std::vector<Page> book;
-  book.reserve(used);
+  book.reserve(used);  // page_capacity_, from then on
   std::vector<std::uint32_t> number(page_book_.size());
   for (std::size_t page = 0; page < page_book_.size(); ++page) {
     // What waits to be freed is read in the arrays before alone.
@@ -234,7 +241,10 @@ void Fib::drop_bare_page(std::size_t top) {
   for (unsigned i = 0; i < 256; ++i) {
     if (entry_ref(entries[i]) != 0 || lengths[i] > 16) return;
   }
-  point_root6(top, shared_page({entry_leaf(entries[0]), lengths[0]}));
+  try {
+    point_root6(top, shared_page({entry_leaf(entries[0]), lengths[0]}));
+  } catch (const std::bad_alloc&) {  // then it stays
+  }
 }
 
 }  // namespace fastpath

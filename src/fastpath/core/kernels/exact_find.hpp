@@ -60,6 +60,14 @@ inline std::uint32_t look(const Bucket<Key, Value>& line, const Key& key, Value*
   return found;
 }
 
+// Whether a line has a key.
+template <typename Key, typename Value>
+inline bool has(const Bucket<Key, Value>& line, const Key& key) {
+  using Line = Bucket<Key, Value>;
+  const std::uint32_t seen = line.meta(std::memory_order_acquire);
+  return (match(line, key) & seen & Line::kValidMask) != 0;
+}
+
 // Looks for n keys in one array: those whose homes are below `from` are not in it. A Batch says what is
 // asked:
 // - stage(begin, count, keys, hashes): gives up to kRow keys of the index, zero after those, and kRow hashes;
@@ -124,19 +132,25 @@ __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index
   const auto visit = [&](Group<Index>& group) {
     constexpr std::uint32_t kPlaces = Line::kVersionMask | Line::kAlternateMask;
     std::uint32_t changed = group.changed;
-    for (std::size_t v = 0; v < group.visits; ++v) {
-      const std::size_t i = group.visitor[v];
-      const Line& line = *group.visited[v];
-      typename Index::Entry value;
-      std::uint32_t meta;
-      const std::uint32_t found = look(line, group.key[i], &value, &meta, &changed);
-      // After the last of its other buckets: what the home bucket said must still be so.
-      changed |= (group.meta[i] ^ group.line[i]->meta(std::memory_order_acquire)) & kPlaces;
-      // Without a branch: where a key stands is a matter of chance.
-      group.value[i] = found != 0 ? value : group.value[i];
-      group.line[i] = found != 0 ? &line : group.line[i];
-      group.meta[i] = found != 0 ? meta : group.meta[i];
-      group.hit |= std::uint64_t{found != 0} << i;
+    for (std::size_t begin = 0; begin < group.visits; begin += kGroup) {
+      const std::size_t end = std::min(begin + kGroup, group.visits);
+      // Where a key stands is a matter of chance: no branch asks, and only lines that have it are read on.
+      std::uint64_t found = 0;
+      for (std::size_t v = begin; v < end; ++v) {
+        const std::size_t i = group.visitor[v];
+        found |= std::uint64_t{has(*group.visited[v], group.key[i])} << (v - begin);
+        // After its other bucket: what the home bucket said must still be so.
+        changed |= (group.meta[i] ^ group.line[i]->meta(std::memory_order_acquire)) & kPlaces;
+      }
+      for (; found != 0; found &= found - 1) {
+        const std::size_t v = begin + static_cast<std::size_t>(std::countr_zero(found));
+        const std::size_t i = group.visitor[v];
+        const Line& line = *group.visited[v];
+        const bool still = look(line, group.key[i], &group.value[i], &group.meta[i], &changed) != 0;
+        group.line[i] = &line;
+        group.hit |= std::uint64_t{1} << i;
+        changed |= still ? 0 : Line::kVersionMask;
+      }
     }
     group.changed = changed;
   };

@@ -276,8 +276,7 @@ class BucketIndex {
   bool in_large_batch() const noexcept { return in_batch_; }
 
   // Calls `write(i, hash_of(i))` for each i below n, in order, with the lines that it will touch on their
-  // way. A table that still grows then moves as much again: after one load it is done, and look-ups in
-  // batches are several times as fast as they are in two arrays.
+  // way.
   template <typename HashOf, typename Write>
   void for_each_ahead(std::size_t n, HashOf&& hash_of, Write&& write) {
     constexpr std::size_t kHome = 24;   // sent for so many writes before
@@ -302,7 +301,12 @@ class BucketIndex {
       }
       if (i >= kHome) write(i - kHome, hashes[(i - kHome) % kRing]);
     }
+  }
+
+  // Moves as much of a table that grows as n writes do. False if there is nothing left to move.
+  bool step_on(std::size_t n) {
     for (std::size_t i = 0; i < n && state_.load(std::memory_order_relaxed)->old != nullptr; ++i) step();
+    return state_.load(std::memory_order_relaxed)->old != nullptr;
   }
 
   // Adds an entry that is known to be absent. Throws std::bad_alloc, or std::length_error when keys collide

@@ -105,7 +105,7 @@ class ShortRib {
  public:
   std::optional<std::uint32_t> find(std::uint32_t key) const noexcept;
   bool put(std::uint32_t key, std::uint32_t value);  // true: new
-  bool erase(std::uint32_t key);
+  bool erase(std::uint32_t key) noexcept;
   std::size_t size() const noexcept { return size_; }
   std::size_t nbytes() const noexcept { return cells_.capacity() * sizeof(Cell); }
   // All cells as they lie in memory, and back; false where they cannot be a table's.
@@ -179,6 +179,12 @@ struct Route {
   std::uint32_t value;
   std::uint8_t length;
   std::uint8_t family;  // 4 or 6
+
+  // Whether a prefix of the same family lies within this one.
+  bool contains(const Route& other) const noexcept {
+    if (other.length < length || std::memcmp(address, other.address, length / 8) != 0) return false;
+    return length % 8 == 0 || (address[length / 8] ^ other.address[length / 8]) >> (8 - length % 8) == 0;
+  }
 };
 
 }  // namespace fib
@@ -297,8 +303,10 @@ class Fib {
   };
 
   static constexpr std::size_t kFirstPages = 1;
-  static constexpr std::size_t kFreePagesKept = 32;
-  static constexpr std::size_t kBulk = 64;  // from here on a rebuild may pay
+  static constexpr std::size_t kFreePagesKept = 64;
+  static constexpr std::size_t kDropCost = 8192;   // in updates: a drop, and the growths that may follow it
+  static constexpr std::size_t kDropsAtOnce = 24;  // a table that is emptied needs so many
+  static constexpr std::size_t kBulk = 64;         // from here on a rebuild may pay
 
   bool is_wide(int family, unsigned level) const noexcept {
     return family == 6 && level < 40 && !work_->view.packed();
@@ -356,7 +364,9 @@ class Fib {
   void paint6(std::uint32_t key, unsigned least, unsigned most, Answer answer);
   void point_root6(std::size_t top, std::uint32_t page);
   static void take_root6(fib::State& next);
+  void take_lengths(fib::State& next) const;
   std::uint32_t new_page();
+  void expect_page();
   void drop_free_pages();
   std::uint32_t shared_page(Answer answer);
   std::uint32_t own_page(std::size_t top);
@@ -378,6 +388,7 @@ class Fib {
   std::vector<Page> page_book_;
   std::vector<std::uint32_t> free_pages_;
   std::size_t page_capacity_ = 0;
+  std::size_t drops_earned_ = kDropsAtOnce * kDropCost;
   bool snapshot_ = false;
   std::unique_ptr<Fib> before_;  // while a transaction is open
   std::vector<Retired> retired_before_;

@@ -62,6 +62,7 @@ class ForwardingTable {
       added += pairs_->put_many(keys.data(), egress + begin, count,
                                 previous == nullptr ? nullptr : previous + begin, n);
     }
+    pairs_->settle(n);
     return added;
   }
   // erase() for many, with all sources null or none; as ExactTable::erase_many().
