@@ -1,5 +1,7 @@
 // Memory that runs out: each allocation of each operation fails in turn, and the table must be what it was,
-// or, where a free may wait, what it became. sources: core/fib*.cpp core/kernels/fib_*.cpp
+// or, where a free may wait, what it became.
+//
+// sources: core/fib*.cpp core/kernels/fib_*.cpp
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>

@@ -195,7 +195,7 @@ def test_update_refuses_and_changes_nothing(entries, message) -> None:
     with pytest.raises(TypeError, match=message):
         fib.update(entries)
     assert len(fib) == 0
-    with pytest.raises(TypeError, match="iterable of prefixes.*int"):
+    with pytest.raises(TypeError, match=r"iterable of prefixes.*int"):
         fib.delete_many(5)
 
 
