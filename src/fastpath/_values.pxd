@@ -3,11 +3,18 @@ from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 
 
+cdef enum Late:
+    NOT_LATE
+    LATE  # on a list, which has the last hold
+    LATE_AGAIN  # somebody held it since, and gave that back
+
+
 cdef struct Slot:
     size_t count  # holds; 0: the id is free
     Py_hash_t digest
     uint32_t next  # the next id whose object has the same hash
     uint32_t later  # the next id that is to be given back
+    Late late
 
 
 cdef class Values:
@@ -27,6 +34,7 @@ cdef class Values:
     cdef uint32_t intern(self, value) except 0
     cdef void hold(self, uint32_t number) noexcept
     cdef void release(self, uint32_t number)
+    cdef void put_off(self, uint32_t number) noexcept
     cdef void give_back(self, uint32_t number)
     cdef int begin_export(self) noexcept
     cdef void end_export(self, int phase)

@@ -104,11 +104,19 @@ cdef class Values:
         """Gives one hold of the id back."""
         if number == 0:
             return
-        if self.slots[number].count == 1 and (self.exports[0] != 0 or self.exports[1] != 0):
-            self.slots[number].later = self.late[self.phase]  # which has the last hold from now on
-            self.late[self.phase] = number
-            return
+        if self.exports[0] != 0 or self.exports[1] != 0:
+            if self.slots[number].count == 1:
+                self.put_off(number)
+                return
+            if self.slots[number].late != NOT_LATE:
+                self.slots[number].late = LATE_AGAIN
         self.give_back(number)
+
+    cdef void put_off(self, uint32_t number) noexcept:
+        """Has a list of ids that come late take over the last hold of the id."""
+        self.slots[number].late = LATE
+        self.slots[number].later = self.late[self.phase]
+        self.late[self.phase] = number
 
     cdef void give_back(self, uint32_t number):
         """The same, whatever is exported."""
@@ -133,7 +141,8 @@ cdef class Values:
     # A table that is exported without the GIL gives ids, which name their objects until its caller has the GIL
     # again and holds them: from the first to the last of that, no Python code runs and no fork begins in this thread.
     # An id comes late in one of two phases. The phase changes when no export of the other one is left, so that ids wait
-    # for those of their own phase alone, however many begin meanwhile.
+    # for those of their own phase alone, however many begin meanwhile. One that a table came to hold again while it
+    # waited, and gave back, may be in exports that began since: it waits once more, for those.
     cdef int begin_export(self) noexcept:
         self.exports[self.phase] += 1
         return self.phase
@@ -149,7 +158,11 @@ cdef class Values:
             number = self.late[other]
             if number != 0:
                 self.late[other] = self.slots[number].later
-                self.give_back(number)
+                if self.slots[number].late == LATE_AGAIN and self.slots[number].count == 1:
+                    self.put_off(number)
+                else:
+                    self.slots[number].late = NOT_LATE
+                    self.give_back(number)
             elif self.late[self.phase] != 0:
                 self.phase = other
             else:

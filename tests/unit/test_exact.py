@@ -403,6 +403,45 @@ def test_contents_hold_their_objects_while_others_write(size: int) -> None:
     assert live(table) == set()
 
 
+@pytest.mark.parametrize(
+    "kind", ["ExactTable(8)", "ForwardingTable('ipv4')", "FlowTable(8, capacity=10_000)"]
+)
+def test_contents_while_others_list_them_and_values_come_back(kind: str) -> None:
+    """In a process of its own: a wrong id ends it, or leaves it without an end."""
+    program = f"""if True:
+        import threading
+        from fastpath import ExactTable, FlowTable, ForwardingTable
+        table = {kind}
+        keys = [i.to_bytes(8, "big") for i in range(1000)]
+        columns = (None, list(range(1000))) if isinstance(table, ForwardingTable) else (keys,)
+        stop = threading.Event()
+        done = []
+
+        def write():
+            for turn in range(200):
+                table.insert_many(*columns, [(i, turn % 3) for i in range(1000)])
+            stop.set()
+
+        def read():
+            while not stop.is_set():
+                numbers = [number for _, (number, _) in table.items()]
+                assert not numbers or sorted(numbers) == list(range(1000)), numbers
+            done.append(True)
+
+        table.insert_many(*columns, [(i, 0) for i in range(1000)])
+        threads = [threading.Thread(target=target) for target in (write, read, read, read, read)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(done) == 4
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
 @pytest.mark.parametrize("size", [16, 24, 64])
 def test_clear_in_the_middle_of_growth(size: int) -> None:
     rng = np.random.default_rng(size)

@@ -389,6 +389,12 @@ def test_a_pcap_that_ends_inside_a_record() -> None:
         kept = packets.read_pcap(whole[:size], strict=False)
         assert len(kept) == (size >= 24 + 76) + (size >= 24 + 76 + 17)
         assert [kept[i] for i in range(len(kept))] == [bytes(60), b"a"][: len(kept)]
+        begin = [24, 24 + 76, 24 + 76 + 17][len(kept)]
+        if size == begin:
+            assert len(packets.read_pcap(whole[:size])) == len(kept)
+        else:
+            with pytest.raises(ValueError, match=f"the record at byte {begin} leaves the file of {size} "):
+                packets.read_pcap(whole[:size])
     with pytest.raises(ValueError, match="strict=False"):
         packets.read_pcap(whole[:-1])
     with pytest.raises(ValueError, match="not a pcap file"):

@@ -176,7 +176,9 @@ void Fib::expect_page() {
 // grows again: both must be earned by updates.
 void Fib::drop_free_pages() {
   const std::size_t used = page_book_.size() - free_pages_.size();
-  if (free_pages_.size() <= kFreePagesKept + used / 4 || drops_earned_ < kDropCost) return;
+  const bool all_earned = drops_earned_ == kDropsAtOnce * kDropCost;
+  const std::size_t kept = all_earned ? kFreePagesKept + used / 16 : 4 * kFreePagesKept + used / 4;
+  if (free_pages_.size() <= kept || drops_earned_ < kDropCost) return;
   drops_earned_ -= kDropCost;
   auto next = std::make_unique<State>(*work_);
   next->pages = shared_array<std::uint64_t>(used * 256);

@@ -303,7 +303,7 @@ class Fib {
   };
 
   static constexpr std::size_t kFirstPages = 1;
-  static constexpr std::size_t kFreePagesKept = 64;
+  static constexpr std::size_t kFreePagesKept = 16;
   static constexpr std::size_t kDropCost = 8192;   // in updates: a drop, and the growths that may follow it
   static constexpr std::size_t kDropsAtOnce = 24;  // a table that is emptied needs so many
   static constexpr std::size_t kBulk = 64;         // from here on a rebuild may pay

@@ -33,7 +33,7 @@ inline std::size_t read_pcap_records(const std::uint8_t* file, std::size_t size,
   while (at < size) {
     if (size - at < kPcapRecordHeader) return at;
     const std::size_t length = word(at + 8);
-    if (size - at - kPcapRecordHeader < length) return at + kPcapRecordHeader;
+    if (size - at - kPcapRecordHeader < length) return at;
     records.times_ns.push_back(word(at) * std::uint64_t{1'000'000'000} +
                                word(at + 4) * std::uint64_t{unit_ns});
     at += kPcapRecordHeader;
