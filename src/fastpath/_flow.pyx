@@ -13,6 +13,7 @@ cimport numpy as cnp
 
 from fastpath._values cimport Values
 
+import copy
 import math
 import operator
 import secrets
@@ -726,10 +727,13 @@ cdef class FlowTable:
         }
 
     def _state(self):
-        return self.flows()
+        return (*self.flows(), getattr(self, "__dict__", None))
 
     def copy(self):
-        """A table of its own with the same live flows: idle times, ages, timeouts, counters. Its seed is new."""
+        """A table of its own with the same live flows (idle times, ages, timeouts, counters) and attributes.
+
+        Its seed is new.
+        """
         made = _new_flow_table(type(self), self._settings())
         made.__setstate__(self._state())
         return made
@@ -738,13 +742,18 @@ cdef class FlowTable:
         return self.copy()
 
     def __deepcopy__(self, memo):
-        return self.copy()
+        made = memo[id(self)] = _new_flow_table(type(self), self._settings())
+        keys, records, values, attributes = self._state()
+        made.__setstate__((keys, records, copy.deepcopy(values, memo), copy.deepcopy(attributes, memo)))
+        return made
 
     def __reduce__(self):
         return _new_flow_table, (type(self), self._settings()), self._state()
 
     def __setstate__(self, state):
-        packed, records, values = state
+        packed, records, values, attributes = state
+        if attributes:
+            self.__dict__.update(attributes)
         cdef cnp.ndarray keys = self.rows_of(packed)
         cdef cnp.ndarray flows = np.require(records, RECORD, "CAW")
         cdef size_t n = <size_t> cnp.PyArray_DIM(keys, 0)
@@ -777,4 +786,4 @@ cdef class FlowTable:
 
 
 def _new_flow_table(cls, settings):
-    return cls(**settings)
+    return cls.__new__(cls, **settings)

@@ -585,23 +585,28 @@ cdef class Fdb:
         }
 
     def copy(self):
-        """A table of its own with the same entries and ages; the counters start at 0."""
+        """A table of its own with the same entries, ages and attributes; the counters start at 0."""
         made = _new_fdb(type(self), self._options())
-        made.__setstate__(self.entries())
+        made.__setstate__((self.entries(), attributes_of(self)))
         return made
 
     def __copy__(self):
         return self.copy()
 
     def __deepcopy__(self, memo):
-        return self.copy()
+        made = memo[id(self)] = _new_fdb(type(self), self._options())
+        made.__setstate__(copy.deepcopy((self.entries(), attributes_of(self)), memo))
+        return made
 
     def __reduce__(self):
-        return _new_fdb, (type(self), self._options()), self.entries()
+        return _new_fdb, (type(self), self._options()), (self.entries(), attributes_of(self))
 
     def __setstate__(self, state):
+        entries, attributes = state
+        if attributes:
+            self.__dict__.update(attributes)
         cdef double now_s = self.now()
-        for mac, vlan, port, static, age_s in state:
+        for mac, vlan, port, static, age_s in entries:
             if static:
                 self.add_static(mac, port, vlan)
             else:
@@ -613,4 +618,6 @@ cdef class Fdb:
 
 
 def _new_fdb(cls, options):
-    return cls(**options)
+    made = cls.__new__(cls)
+    Fdb.__init__(made, **options)
+    return made

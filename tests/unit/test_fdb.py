@@ -200,6 +200,22 @@ def test_ports_come_and_go() -> None:
     assert fdb.refused == 0
 
 
+class Named(Fdb):
+    def __init__(self, name: list[str]) -> None:
+        super().__init__(max_entries=77)
+        self.name = name
+
+
+def test_a_subclass_keeps_its_attributes() -> None:
+    fdb = Named(["mine"])
+    fdb.add_static(A, (1, "a"))
+    for other in (pickle.loads(pickle.dumps(fdb)), copy.copy(fdb), copy.deepcopy(fdb)):
+        assert (type(other), other.name, other.max_entries) == (Named, ["mine"], 77)
+        assert other.entries() == fdb.entries()
+    assert copy.copy(fdb).name is fdb.name
+    assert copy.deepcopy(fdb).name is not fdb.name
+
+
 @pytest.mark.parametrize("dtype", [None, "uint32"])
 def test_pickle_and_copy(dtype: str | None) -> None:
     clock = Clock()

@@ -157,6 +157,20 @@ def test_objects_are_let_go() -> None:
     assert [v for v in table.values if v is not None] == []
 
 
+class Named(FlowTable):
+    name = ""
+
+
+def test_a_subclass_keeps_its_attributes() -> None:
+    table = Named(4, capacity=10)
+    table.name = ["mine"]
+    table[b"abcd"] = (1, "a")
+    for other in (pickle.loads(pickle.dumps(table)), copy.copy(table), copy.deepcopy(table)):
+        assert (type(other), other.name, other.items()) == (Named, ["mine"], [(b"abcd", (1, "a"))])
+    assert copy.copy(table).name is table.name
+    assert copy.deepcopy(table).name is not table.name
+
+
 def test_as_a_mapping_pickle_and_copy() -> None:
     table = FlowTable(4, capacity=10, clock=Clock(), idle_timeout_s=None)
     table[b"abcd"] = 1
