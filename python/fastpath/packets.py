@@ -10,6 +10,7 @@ import enum
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def parse(
             raise TypeError("one buffer of frames needs offsets")
         data = _checked_bytes(frames if isinstance(frames, np.ndarray) else np.frombuffer(frames, np.uint8))
         limits = np.asarray(offsets)
-        if limits.dtype.kind not in "iu":
+        if limits.size and limits.dtype.kind not in "iu":
             raise TypeError(f"offsets must be integers, got an array of {limits.dtype}")
         if limits.ndim != 1 or len(limits) == 0:
             raise ValueError(f"offsets must have shape (n + 1,), got {limits.shape}")
@@ -231,14 +232,16 @@ def read_pcap(source: str | os.PathLike[str] | bytes, *, strict: bool = True) ->
     return Frames(np.frombuffer(contents, np.uint8), offsets, lengths, times_ns)
 
 
-def update_checksum(checksum: int, before: bytes, after: bytes) -> int:
+def update_checksum(
+    checksum: int, before: bytes | bytearray | memoryview, after: bytes | bytearray | memoryview
+) -> int:
     """The Internet checksum after bytes that it covers have changed (RFC 1624).
 
     Parameters
     ----------
     checksum : int
         0..65535, as it stood.
-    before, after : bytes
+    before, after : bytes, bytearray or memoryview
         The changed bytes, of one even size, at an even distance from the start of what is summed.
 
     Returns
@@ -247,12 +250,15 @@ def update_checksum(checksum: int, before: bytes, after: bytes) -> int:
         0..65535, and what it was where nothing changed. In UDP a checksum of 0 says that there is none: send
         65535, the other zero of one's complement, instead (RFC 768).
     """
-    if not isinstance(checksum, int):
-        raise TypeError(f"checksum must be an int, got {type(checksum).__name__}")
+    try:
+        checksum = index(checksum)
+    except TypeError:
+        raise TypeError(f"checksum must be an int, got {type(checksum).__name__}") from None
     if not 0 <= checksum <= 65535:
         raise ValueError(f"checksum must be 0..65535, got {checksum}")
-    if not isinstance(before, bytes) or not isinstance(after, bytes):
-        raise TypeError("before and after must be bytes")
+    if not all(isinstance(part, bytes | bytearray | memoryview) for part in (before, after)):
+        raise TypeError("before and after must be bytes, bytearray or memoryview")
+    before, after = bytes(before), bytes(after)
     if len(before) != len(after) or len(before) % 2:
         raise ValueError(f"before and after must have one even size, got {len(before)} and {len(after)}")
     return checksum if before == after else updated_checksum(checksum, before, after)

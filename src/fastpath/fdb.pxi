@@ -92,9 +92,14 @@ cdef class Fdb:
     ):
         if self.made:
             raise TypeError("an Fdb is made once")
-        if isinstance(max_age_s, (str, bytes)):
-            raise TypeError(f"max_age_s must be seconds as a number, got {type(max_age_s).__name__}")
-        age_s = float(max_age_s)
+        try:
+            if isinstance(max_age_s, (str, bytes)):
+                raise TypeError
+            age_s = float(max_age_s)
+        except TypeError:
+            raise TypeError(f"max_age_s must be seconds as a number, got {type(max_age_s).__name__}") from None
+        except OverflowError:
+            raise ValueError("max_age_s is more than a float holds (math.inf: for ever)") from None
         if not age_s > 0:
             raise ValueError(f"max_age_s must be more than 0 seconds, got {age_s}")
         if clock is not None and not callable(clock):

@@ -121,17 +121,40 @@ class Tried {
     } else if (kind == 97) {
       until_it_works([&] { fib_.insert_many(routes_); });
       std::fill(there_.begin(), there_.end(), true);
+    } else if (kind == 98) {
+      // One family comes in bulk beside the other.
+      std::vector<Route> six;
+      for (std::size_t k = 0; k < kPrefixes; ++k) {
+        if (routes_[k].family != 6) continue;
+        if (there_[k]) CHECK(fib_.erase(6, routes_[k].address, routes_[k].length));
+        there_[k] = false;
+        six.push_back(routes_[k]);
+      }
+      until_it_works([&] { fib_.insert_many(six); });
+      for (std::size_t k = 0; k < kPrefixes; ++k) there_[k] = there_[k] || routes_[k].family == 6;
     } else {
       until_it_works([&] { fib_.begin(); });
-      for (std::size_t k = 0; k < 20; ++k) {
+      const std::vector<bool> before = there_;
+      for (std::size_t k = 0; k < 60; ++k) {
         const std::size_t one = random_() % kPrefixes;
-        if (there_[one]) continue;
-        const Route& new_one = routes_[one];
-        until_it_works(
-            [&] { CHECK(fib_.insert(new_one.family, new_one.address, new_one.length, new_one.value)); });
-        there_[one] = true;
+        const Route& changed = routes_[one];
+        if (there_[one]) {
+          until_it_works([&] { CHECK(fib_.erase(changed.family, changed.address, changed.length)); });
+        } else {
+          until_it_works(
+              [&] { CHECK(fib_.insert(changed.family, changed.address, changed.length, changed.value)); });
+        }
+        there_[one] = !there_[one];
       }
-      fib_.commit();
+      // Neither end may fail.
+      allocations_left = 1;
+      if (random_() % 2 == 0) {
+        fib_.rollback();
+        there_ = before;
+      } else {
+        fib_.commit();
+      }
+      allocations_left = -1;
     }
     check();
   }

@@ -248,6 +248,7 @@ def test_the_capsule_is_for_integers() -> None:
         ({"max_age_s": math.nan}, ValueError),
         ({"max_age_s": "300"}, TypeError),
         ({"max_age_s": None}, TypeError),
+        ({"max_age_s": 10**400}, ValueError),
         ({"max_entries": 0}, ValueError),
         ({"max_entries": "x"}, TypeError),
         ({"max_entries_per_port": 0}, ValueError),

@@ -354,6 +354,9 @@ def test_updated_checksums_of_zero() -> None:
     for unchanged in (b"", b"\x12\x34", b"\0\0", b"\xff\xff"):
         assert packets.update_checksum(0xFFFF, unchanged, unchanged) == 0xFFFF
         assert packets.update_checksum(0, unchanged, unchanged) == 0
+    assert packets.update_checksum(np.uint16(0xDD2F), bytearray(b"UU"), memoryview(b"2\x85")) == 0
+    with pytest.raises(ValueError, match="shape"):
+        packets.parse(bytes(60), [])
 
 
 FIRST_S = 4_000_000_000  # beyond 31 bits, and where a float64 has lost its nanoseconds
@@ -438,7 +441,7 @@ def test_bad_pcap(tmp_path: Path) -> None:
         (([b"a", "b"],), TypeError),
         (([b"a"], [0, 1]), TypeError),
         ((b"abc", [0.0, 1.0]), TypeError),
-        ((b"abc", []), TypeError),
+        ((b"abc", []), ValueError),
         ((b"abc", np.zeros(0, int)), ValueError),
         ((b"abc", [0, 4]), ValueError),
         ((b"abc", [-1, 2]), ValueError),

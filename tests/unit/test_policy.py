@@ -801,6 +801,7 @@ def test_bad_rules(arguments: Any, error: type[Exception]) -> None:
 def test_bad_results_and_default() -> None:
     policy = Policy([Rule("allow", id="a")])
     assert policy.allowed(np.array([0, 1])).tolist() == [False, True]
+    assert policy.allowed([]).tolist() == []
     policy.default = "allow"
     assert policy.allowed(np.array([0, 1], np.uint32)).tolist() == [True, True]
     for wrong, error in (([-1], ValueError), ([2], ValueError), ([1.5], TypeError), ("a", TypeError)):

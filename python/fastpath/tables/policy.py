@@ -517,6 +517,8 @@ class Policy:
     def allowed(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Results of :meth:`decide_many` as booleans: whether the packet may pass."""
         ids = np.asarray(ids)
+        if ids.size == 0:
+            ids = ids.astype(np.uint32)  # of an empty list
         if ids.dtype.kind not in "iu":
             raise TypeError(f"ids must be integers, got an array of {ids.dtype}")
         known = len(self._values)

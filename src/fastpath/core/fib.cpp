@@ -263,10 +263,10 @@ void Fib::commit() {
 
 void Fib::rollback() {
   const std::unique_ptr<Fib> before = std::move(before_);
-  copy_book(*before);
+  const std::shared_ptr<Arena> arena = before->arena_;
+  take_over(*before);
+  before->arena_ = arena;  // it gives up its hold of that
   arena_->rewind();
-  building_.reset();
-  work_ = state_.load();
   replaced_.clear();
   retired_ = std::move(retired_before_);
   retired_bytes_ = 0;
@@ -280,8 +280,12 @@ void Fib::collect() {
   const bool pinned = arena_->pins != 0;
   const auto is_page = [](const Retired& item) { return item.piece.size == 0; };
   const auto pages = static_cast<std::size_t>(std::count_if(retired_.begin(), retired_.end(), is_page));
-  if (free_pages_.capacity() - free_pages_.size() < pages)
-    free_pages_.reserve(std::max(2 * free_pages_.size(), free_pages_.size() + pages));
+  try {
+    if (free_pages_.capacity() - free_pages_.size() < pages)
+      free_pages_.reserve(std::max(2 * free_pages_.size(), free_pages_.size() + pages));
+  } catch (const std::bad_alloc&) {
+    return;  // all waits for another time
+  }
   std::size_t kept = 0;
   for (const Retired& item : retired_) {
     if (item.epoch >= safe || (pinned && item.piece.size != 0)) {

@@ -125,9 +125,11 @@ void Fib::insert_many(const std::vector<Route>& added) {
     before.copy_book(*this);
     before.building_ = std::exchange(building_, clone(*work_));
     work_ = building_.get();
+    replaced_.clear();  // of an update that failed
     try {
       fill(items);
     } catch (...) {
+      replaced_.clear();
       take_over(before);
       throw;
     }

@@ -157,7 +157,11 @@ std::uint32_t Fib::new_page() {
 // After this the next new_page() does not fail.
 void Fib::expect_page() {
   const std::size_t pages = page_book_.size();
-  if (!free_pages_.empty() || pages < page_capacity_) return;
+  if (!free_pages_.empty()) return;
+  if (pages < page_capacity_) {
+    page_book_.reserve(page_capacity_);  // a copy has less
+    return;
+  }
   auto next = std::make_unique<State>(*work_);
   const std::size_t capacity = page_capacity_ + page_capacity_ / 4 + 4;
   next->pages = shared_array<std::uint64_t>(capacity * 256);

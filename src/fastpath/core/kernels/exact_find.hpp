@@ -140,6 +140,7 @@ __attribute__((noinline)) void find_in(Batch& batch, const typename Batch::Index
         const std::size_t i = group.visitor[v];
         found |= std::uint64_t{has(*group.visited[v], group.key[i])} << (v - begin);
         // After its other bucket: what the home bucket said must still be so.
+        std::atomic_thread_fence(std::memory_order_acquire);
         changed |= (group.meta[i] ^ group.line[i]->meta(std::memory_order_acquire)) & kPlaces;
       }
       for (; found != 0; found &= found - 1) {
