@@ -42,7 +42,7 @@ def test_every_noun_is_in_the_table() -> None:
     named = {name for noun, *_ in rows() for name in re.findall(r"`(\w+)`", noun)}
     # Values that calls take and return have the home of their noun.
     values = {"Answer", "Backend", "Change", "Changes", "Decision", "Explanation", "Instance", "Lease"}
-    values |= {"NextHopGroup", "OutlierDetection", "Port", "Rule"}
+    values |= {"NextHopGroup", "OutlierDetection", "Port", "Reason", "Rule", "Status"}
     nouns = {
         name
         for name in fastpath.__all__
