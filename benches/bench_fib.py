@@ -367,6 +367,23 @@ class TestUpdate:
 
         measure(turn, operations=2 * len(changes))
 
+    @pytest.mark.parametrize("family", [4, 6])
+    @pytest.mark.parametrize("batch", [100, 1000, 10_000])
+    def test_fastpath_batches(self, tables, family, batch, benchmark, measure) -> None:
+        """Prefixes deleted in a batch, then inserted in one, as arrays."""
+        benchmark.group = f"fib: a change in batches of {batch} in the full table, IPv{family}"
+        table = tables[family]
+        fib = table.fib.copy()
+        rows = np.random.default_rng(5).permutation(len(table.lengths))[:100_000].reshape(-1, batch)
+        batches = [(table.addresses[some], table.lengths[some], table.values[some]) for some in rows]
+
+        def turn() -> None:
+            for addresses, lengths, values in batches:
+                fib.delete_many((addresses, lengths))
+                fib.insert_many((addresses, lengths), values)
+
+        measure(turn, operations=2 * rows.size)
+
     def test_fastpath_readers_beside_a_writer(self, tables, benchmark, measure) -> None:
         """Batches while another thread makes 100,000 changes a second; compare with IPv4 routed."""
         benchmark.group = "fib: IPv4 lookup_many, routed"

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "check.hpp"
-#include "fastpath/addresses.hpp"
 #include "fastpath/fib.hpp"
+#include "fib_routes.hpp"
 
 namespace {
 
@@ -44,25 +44,14 @@ constexpr int kSteps = 700;
 
 // Many of few pages and nodes, so that pages and leaves of any kind come and go.
 std::vector<Route> universe(std::mt19937& random) {
-  std::vector<Route> routes;
-  while (routes.size() < kPrefixes) {
-    Route route{};
-    route.family = random() % 4 == 0 ? 4 : 6;
-    const unsigned width = route.family == 4 ? 32 : 128;
-    const unsigned most = random() % 3 == 0 ? width : width / 4 + 24;
-    route.length = static_cast<std::uint8_t>(random() % (most + 1));
-    for (unsigned i = 0; i < width / 8; ++i) route.address[i] = static_cast<std::uint8_t>(random() % 3);
-    route.address[1] = static_cast<std::uint8_t>(random() % 100);
-    fastpath::mask_host_bits(route.address, width, route.length);
-    const bool known = std::any_of(routes.begin(), routes.end(), [&](const Route& other) {
-      return other.family == route.family && other.length == route.length &&
-             std::memcmp(other.address, route.address, 16) == 0;
-    });
-    if (known) continue;
-    route.value = static_cast<std::uint32_t>(routes.size() + 1);
-    routes.push_back(route);
-  }
-  return routes;
+  return distinct_routes(
+      kPrefixes, [&] { return random() % 4 == 0 ? 4 : 6; },
+      [&](Route& route, unsigned width) {
+        const unsigned most = random() % 3 == 0 ? width : width / 4 + 24;
+        route.length = static_cast<std::uint8_t>(random() % (most + 1));
+        for (unsigned i = 0; i < width / 8; ++i) route.address[i] = static_cast<std::uint8_t>(random() % 3);
+        route.address[1] = static_cast<std::uint8_t>(random() % 100);
+      });
 }
 
 class Tried {

@@ -12,6 +12,7 @@
 #include "check.hpp"
 #include "fastpath/addresses.hpp"
 #include "fastpath/fib.hpp"
+#include "fib_routes.hpp"
 
 namespace {
 
@@ -27,25 +28,14 @@ constexpr unsigned kSecond = 48;
 // The value of a prefix is its place in this list plus one, or that and kPrefixes times `scale` or twice
 // that: with the greater scale leaves have 32 bits, with the other one 13 to 16.
 std::vector<Route> universe(std::mt19937& random) {
-  std::vector<Route> routes;
-  while (routes.size() < kPrefixes) {
-    Route route{};
-    route.family = random() % 2 == 0 ? 4 : 6;
-    const unsigned width = route.family == 4 ? 32 : 128;
-    route.length =
-        static_cast<std::uint8_t>(random() % 4 == 0 ? random() % (width + 1) : width / 2 + random() % 17);
-    for (unsigned i = 0; i < width / 8; ++i) route.address[i] = static_cast<std::uint8_t>(random() % 3);
-    if (route.family == 6) route.address[1] = static_cast<std::uint8_t>(random() % kSecond);
-    fastpath::mask_host_bits(route.address, width, route.length);
-    const bool known = std::any_of(routes.begin(), routes.end(), [&](const Route& other) {
-      return other.family == route.family && other.length == route.length &&
-             std::memcmp(other.address, route.address, 16) == 0;
-    });
-    if (known) continue;
-    route.value = static_cast<std::uint32_t>(routes.size() + 1);
-    routes.push_back(route);
-  }
-  return routes;
+  return distinct_routes(
+      kPrefixes, [&] { return random() % 2 == 0 ? 4 : 6; },
+      [&](Route& route, unsigned width) {
+        route.length =
+            static_cast<std::uint8_t>(random() % 4 == 0 ? random() % (width + 1) : width / 2 + random() % 17);
+        for (unsigned i = 0; i < width / 8; ++i) route.address[i] = static_cast<std::uint8_t>(random() % 3);
+        if (route.family == 6) route.address[1] = static_cast<std::uint8_t>(random() % kSecond);
+      });
 }
 
 std::size_t place_of(std::uint32_t value) { return (value - 1) % kPrefixes; }

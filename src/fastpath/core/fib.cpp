@@ -6,18 +6,6 @@
 
 namespace fastpath {
 
-namespace {
-
-// A copy in the place of an array that others share.
-template <typename T>
-void own(fib::Shared<T>& array, std::size_t n) {
-  fib::Shared<T> fresh = shared_array<T>(n);
-  std::copy_n(array.get(), n, fresh.get());
-  array = std::move(fresh);
-}
-
-}  // namespace
-
 bool Fib::insert(int family, const std::uint8_t* address, unsigned length, std::uint32_t value) {
   make_room();
   accept(value);

@@ -106,6 +106,14 @@ fib::Shared<T> shared_array(std::size_t n) {
   return fib::Shared<T>(new T[n]());
 }
 
+// A copy in the place of an array that others share.
+template <typename T>
+void own(fib::Shared<T>& array, std::size_t n) {
+  fib::Shared<T> fresh = shared_array<T>(n);
+  std::copy_n(array.get(), n, fresh.get());
+  array = std::move(fresh);
+}
+
 namespace fib {
 // Roots of families without a prefix, which all tables share.
 Shared<std::uint64_t> filled_root4(std::uint32_t none);

@@ -136,9 +136,7 @@ void Fib::point_root6(std::size_t top, std::uint32_t page) {
 // Readers of the state before must not come to see page numbers that only the new one knows.
 void Fib::take_root6(State& next) {
   if (!next.owns6) return;
-  auto root = shared_array<std::uint32_t>(kRoots);
-  std::copy_n(next.root6.get(), kRoots, root.get());
-  next.root6 = std::move(root);
+  own(next.root6, kRoots);
   next.view.root6 = next.root6.get();
 }
 

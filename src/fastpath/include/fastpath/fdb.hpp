@@ -153,7 +153,7 @@ class Fdb {
       if (step >= 3) changed += write(ring[(step - 3) % 4], ports + (step - 3) * LearnGroup::kKeys, now);
     }
     // After one load a table has grown, and look-ups are as fast as they can be.
-    for (std::size_t i = 0; i < n && index_.state().old != nullptr; ++i) index_.step();
+    index_.step_on(n);
     return changed;
   }
 
